@@ -1,0 +1,42 @@
+# make repro: the environment, the whole pipeline, the result.   make test: the environment and the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro test test-slow test-gpu check lint clean
+.DEFAULT_GOAL := repro
+
+repro: $(VENV)/.ready
+	@$(BIN)/pedigree check
+	@$(BIN)/dvc repro
+	@$(BIN)/pedigree summary
+
+test: $(VENV)/.ready
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.ready
+	@$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.ready
+	@$(BIN)/python -m pytest -m gpu
+
+check: $(VENV)/.ready
+	@$(BIN)/pedigree check
+
+lint: $(VENV)/.ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The environment is made anew where the pins have changed. torch first: by its exact version it is a CPU build where
+# the machine offers one.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pedigree needs Python 3.11 or newer; say make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the environment into $(VENV) (about two minutes after the downloads)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==25.3
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group all -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pedigree build *.egg-info
