@@ -1,0 +1,1 @@
+"""The stages of Pedigree: one module per stage of dvc.yaml, run as `python -m stages.<name>`."""

@@ -1,0 +1,78 @@
+"""The one row schema of every table between pool and mix, and what is read off a row.
+
+A conversation is a list of messages. `tool_calls` is JSON text of a list of {name, arguments}; `content` is null only
+where tool calls stand in its place.
+"""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.common.errors import InputError
+
+MESSAGE = pl.Struct(
+    {"role": pl.String, "content": pl.String, "tool_calls": pl.String, "tool_call_id": pl.String, "name": pl.String}
+)
+ROW_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "row_id": pl.String,
+    "source": pl.String,
+    "file": pl.String,
+    "record": pl.Int64,
+    "branch": pl.String,
+    "licence": pl.String,
+    "subject": pl.String,
+    "kind": pl.String,
+    "messages": pl.List(MESSAGE),
+    "tools": pl.String,
+    "chosen": pl.List(MESSAGE),
+    "rejected": pl.List(MESSAGE),
+    "label": pl.Boolean,
+}
+CONVERSATIONS = ("messages", "chosen", "rejected")
+
+
+def message(role: str, content: str | None, **rest: str | None) -> dict[str, str | None]:
+    """A message with all five fields."""
+    return {"role": role, "content": content, "tool_calls": None, "tool_call_id": None, "name": None} | rest
+
+
+def read_rows(folder: Path | str, name: str = "rows") -> pl.DataFrame:
+    """rows.parquet of a stage. Raises InputError where its columns are not those of the schema."""
+    path = Path(folder) / f"{name}.parquet"
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; run `dvc repro`")
+    table = pl.read_parquet(path)
+    missing = [column for column in ROW_SCHEMA if column not in table.columns]
+    if missing:
+        raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force`")
+    return table
+
+
+def texts_of(conversations: pl.Expr | str) -> pl.Expr:
+    """A list of messages as one text: contents and tool calls, one to a line."""
+    expression = pl.col(conversations) if isinstance(conversations, str) else conversations
+    part = pl.concat_str(
+        [
+            pl.element().struct.field("content").fill_null(""),
+            pl.element().struct.field("tool_calls").fill_null(""),
+        ],
+        separator=" ",
+    ).str.strip_chars()
+    return expression.list.eval(part).list.join("\n").fill_null("")
+
+
+def text_of_row() -> pl.Expr:
+    """All text of a row that a model would be trained on: prompt or conversation, chosen, rejected."""
+    return pl.concat_str([texts_of(column) for column in CONVERSATIONS], separator="\n").str.strip_chars()
+
+
+def normalise(text: str) -> str:
+    """The text that two rows must share to be the same: NFKC, lower case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def plain_messages(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Messages without their empty fields, as chat templates and trainers expect them."""
+    return [{key: value for key, value in item.items() if value is not None} for item in messages or []]

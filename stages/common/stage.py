@@ -1,0 +1,67 @@
+"""Run a stage: quiet libraries, one clear line for bad input, and what it cost in metrics/timing (not in git).
+
+Imported first by every stage, before any library that reads its environment on import.
+"""
+
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "WANDB_DISABLED": "true",
+    "ACCELERATE_DISABLE_RICH": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
+warnings.filterwarnings("ignore")
+
+from stages.common.errors import InputError  # noqa: E402
+from stages.common.files import write_json  # noqa: E402
+
+
+def say(stage: str, text: str) -> None:
+    """One line on the terminal, led by the stage's name."""
+    print(f"{stage}: {text}", flush=True)
+
+
+def bytes_of(paths: list[str]) -> int:
+    """Bytes of the files at or below `paths`."""
+    files = [file for path in paths for file in ([Path(path)] if Path(path).is_file() else Path(path).rglob("*"))]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def run(stage: str, main: Callable[[], None], outputs: list[str]) -> None:
+    """Run `main` of a stage and exit: 0, or 1 with one line on bad input.
+
+    Writes metrics/timing/<stage>.json: wall seconds, peak resident memory of the process and its children, bytes of
+    `outputs` (files or folders).
+    """
+    start = time.perf_counter()
+    try:
+        main()
+    except InputError as error:
+        print(f"{stage}: error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{stage}: stopped; `dvc repro` goes on from here", file=sys.stderr, flush=True)
+        sys.exit(130)
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    wall_seconds = time.perf_counter() - start
+    cost = {"wall_seconds": wall_seconds, "peak_memory_bytes": kib * unit, "output_bytes": bytes_of(outputs)}
+    write_json(Path("metrics/timing") / f"{stage}.json", cost)

@@ -1,0 +1,105 @@
+"""Rows of the SFT mixture as tensors, and the loss on rows that were not trained on: shared by sft and sft_dp."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from stages.common.chat import encode
+from stages.common.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+IGNORED = -100  # label of a token that the loss does not see
+
+
+def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
+    """row_id, input_ids, labels (IGNORED where not supervised), length, supervised_tokens. Raises InputError."""
+    encoded = [
+        encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)
+    ]
+    table = pl.DataFrame(
+        {
+            "row_id": rows["row_id"],
+            "input_ids": [item.input_ids for item in encoded],
+            "labels": [
+                [token if kept else IGNORED for token, kept in zip(item.input_ids, item.supervised, strict=True)]
+                for item in encoded
+            ],
+            "length": [len(item.input_ids) for item in encoded],
+            "supervised_tokens": [sum(item.supervised) for item in encoded],
+        },
+        schema={
+            "row_id": pl.String,
+            "input_ids": pl.List(pl.Int64),
+            "labels": pl.List(pl.Int64),
+            "length": pl.Int64,
+            "supervised_tokens": pl.Int64,
+        },
+    )
+    empty = table.filter(pl.col("supervised_tokens") == 0)["row_id"].to_list()
+    if empty:
+        raise InputError(f"rows {', '.join(empty[:3])}: no token to train on; check base.chat_template")
+    return table
+
+
+def read_mixture(path: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(training rows, held-out rows) of a mixture in their order, encoded."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; add an SFT source to params.yaml, then run `dvc repro`")
+    rows = pl.read_parquet(path).sort("position")
+    return (
+        encode_rows(rows.filter(split="train"), tokenizer),
+        encode_rows(rows.filter(split="heldout"), tokenizer),
+    )
+
+
+def pad_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """input_ids, attention_mask and labels of shape (n_rows, longest), padded on the right."""
+    import torch
+
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def filled(key: str, filler: int) -> "torch.Tensor":
+        return torch.tensor([row[key] + [filler] * (longest - len(row[key])) for row in rows])
+
+    lengths = torch.tensor([[len(row["input_ids"])] for row in rows])
+    return {
+        "input_ids": filled("input_ids", pad_token_id),
+        "attention_mask": (torch.arange(longest)[None] < lengths).long(),
+        "labels": filled("labels", IGNORED),
+    }
+
+
+def token_losses(model: "PreTrainedModel", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """(summed negative log-likelihood in nats, supervised tokens) of each row, float32 and int64 (n_rows,)."""
+    import torch
+
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    targets = batch["labels"][:, 1:]
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )
+    return losses.sum(1), (targets != IGNORED).sum(1)
+
+
+def heldout_loss(model: "PreTrainedModel", rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Any) -> float:
+    """Mean negative log-likelihood of a supervised token over `rows`, in nats; nan is never written: 0 rows raise."""
+    import torch
+    from tqdm import tqdm
+
+    if rows.is_empty():
+        raise InputError("the mixture has no held-out row; raise mix.heldout_share.sft")
+    model.eval()
+    total, tokens = 0.0, 0
+    items = rows.sort("length", "row_id").to_dicts()
+    device = next(model.parameters()).device
+    bfloat16 = torch.bfloat16 in {parameter.dtype for parameter in model.parameters()}
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        for start in tqdm(range(0, len(items), params.micro_batch_size), desc="held-out loss", unit=" batches"):
+            batch = pad_batch(items[start : start + params.micro_batch_size], tokenizer.pad_token_id)
+            losses, counts = token_losses(model, {key: value.to(device) for key, value in batch.items()})
+            total, tokens = total + losses.sum().item(), tokens + int(counts.sum())
+    return total / tokens

@@ -1,0 +1,165 @@
+"""Direct preference optimisation.    models/sft + data/mix/preference.parquet → models/align, metrics/align.json
+
+Rafailov et al. 2023, equation 7, with TRL's DPOTrainer. The reference is the SFT policy: the adapters of models/sft are
+merged, a new adapter starts at zero on top, and the reference is the same model with that adapter switched off, on the
+same padded batches. So the loss at step 0 is ln 2 up to rounding, and the stage fails where it is not.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from stages.common.stage import run, say  # isort: skip
+from stages.common import training
+from stages.common.chat import encode_reply
+from stages.common.errors import InputError
+from stages.common.files import write_json
+from stages.common.models import load_model, load_tokenizer, save_trained
+from stages.common.params import Train, load
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PARENT, OUTPUT = Path("models/sft"), Path("models/align")
+DATA = Path("data/mix/preference.parquet")
+LOSSES_FROM_LN_2 = ("sigmoid", "robust")
+
+
+class Dpo(Train):
+    """Direct preference optimisation, on top of the fields of `train`."""
+
+    beta: Annotated[float, Field(gt=0)]
+    """Strength of the tie to the reference: low values let the policy move further."""
+    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"]
+    """sigmoid (DPO), hinge (SLiC), ipo (Azar et al. 2023), robust (Chowdhury et al. 2024)."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    """Share of the labels that are taken to be wrong; robust and sigmoid only."""
+
+
+def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
+    """row_id, prompt_ids, chosen_ids, rejected_ids, length (of the longer sequence). Raises InputError."""
+    lines = []
+    for row in rows.iter_rows(named=True):
+        prompt, chosen = encode_reply(tokenizer, row["messages"], row["chosen"], row["tools"], row["row_id"])
+        _, rejected = encode_reply(tokenizer, row["messages"], row["rejected"], row["tools"], row["row_id"])
+        length = len(prompt) + max(len(chosen), len(rejected))
+        lines.append((row["row_id"], prompt, chosen, rejected, length))
+    tokens = pl.List(pl.Int64)
+    schema = {"row_id": pl.String, "prompt_ids": tokens, "chosen_ids": tokens, "rejected_ids": tokens, "length": pl.Int64}
+    return pl.DataFrame(lines, schema=schema, orient="row")
+
+
+def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Dpo, folder: Path) -> Any:
+    """A DPOTrainer over pairs that are tokenized already, in the order given."""
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import DPOConfig, DPOTrainer
+
+    class PairTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
+
+    set_seed(params.seed)
+    arguments = DPOConfig(
+        **training.trainer_arguments(params, folder, pairs.height),
+        beta=params.beta,
+        loss_type=params.loss_type,
+        label_smoothing=params.label_smoothing,
+        max_length=None,
+        precompute_ref_log_probs=False,
+    )
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids")
+    return PairTrainer(
+        model=load_model(PARENT, training.weights_dtype(params)),
+        ref_model=load_model(PARENT, params.precision) if params.method == "full" else None,
+        args=arguments,
+        train_dataset=Dataset.from_list(pairs.select(columns).to_dicts()),
+        processing_class=tokenizer,
+        peft_config=training.lora_config(params),
+    )
+
+
+def heldout_preferences(trainer: Any, pairs: pl.DataFrame, params: Dpo) -> pl.DataFrame:
+    """row_id and margin of each held-out pair: beta x the difference of the log-ratios to the reference, in nats."""
+    import torch
+    from tqdm import tqdm
+
+    items = pairs.sort("length", "row_id").to_dicts()
+    trainer.model.eval()
+    margins: list[float] = []
+    with torch.no_grad():
+        for start in tqdm(range(0, len(items), params.micro_batch_size), desc="dpo: held-out pairs", unit=" batches"):
+            chunk = items[start : start + params.micro_batch_size]
+            inputs = trainer._prepare_inputs(trainer.data_collator(chunk))
+            reference_model = trainer.ref_model or trainer.model
+            reference = trainer.compute_ref_log_probs(reference_model, dict(inputs))
+            labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+            with trainer.compute_loss_context_manager(), trainer.accelerator.autocast():
+                outputs = trainer.model(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    labels=labels,
+                    fused_lm_head=True,
+                )
+            chosen, rejected = outputs.log_probs.sum(1).chunk(2)
+            margin = (chosen - reference[0]) - (rejected - reference[1])
+            margins += (params.beta * margin.float()).tolist()
+    return pl.DataFrame({"row_id": [item["row_id"] for item in items], "margin": margins})
+
+
+def preference_accuracy(margins: pl.Series) -> float:
+    """Share of positive margins; a tie counts one half (an untrained policy ties with its reference on every pair)."""
+    return float(((margins > 0).cast(pl.Float64) + (margins == 0).cast(pl.Float64) / 2).mean())  # type: ignore[arg-type]
+
+
+def check_start(loss: float, params: Dpo) -> None:
+    """Raises RuntimeError where the reference is not the policy that training starts from."""
+    if params.loss_type in LOSSES_FROM_LN_2 and params.label_smoothing == 0 and abs(loss - math.log(2)) > 1e-3:
+        raise RuntimeError(f"dpo: the loss at step 0 is {loss:.5f}, not ln 2: the reference is not the SFT policy")
+
+
+def main() -> None:
+    params = load(Dpo, "dpo")
+    if not DATA.exists():
+        raise InputError(f"{DATA}: there is no such file; add a preference source (hh or pairs) to params.yaml")
+    tokenizer = load_tokenizer(PARENT)
+    rows = pl.read_parquet(DATA).sort("position")
+    train = encode_pairs(rows.filter(split="train"), tokenizer)
+    heldout = encode_pairs(rows.filter(split="heldout"), tokenizer)
+    if train.is_empty() or heldout.is_empty():
+        raise InputError(f"{DATA}: {train.height} training and {heldout.height} held-out pairs; both must be above 0")
+    order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed)
+    folder = training.checkpoint_folder(
+        "dpo", params, DATA, PARENT / "parent.json", *sorted(PARENT.glob("*.safetensors")), Path(__file__)
+    )
+    trainer = build_trainer(train[order], tokenizer, params, folder)
+    training.use_named_progress(trainer, "dpo")
+    before = training.trainable_copy(trainer.model)
+    trainer.train(resume_from_checkpoint=training.last_checkpoint(folder))
+    columns = {"loss": "loss", "lr": "learning_rate", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+    curve = training.curve_of(trainer.state.log_history, columns)
+    check_start(float(curve["loss"][0]), params)
+    moved = training.require_moved(before, trainer.model, "dpo")
+    margins = heldout_preferences(trainer, heldout, params)
+    save_trained(trainer.model, OUTPUT, PARENT)
+    consumed = training.consumed_table(train["row_id"].to_list(), order, params.batch_size)
+    training.write_training("align", OUTPUT, consumed, curve)
+    metrics = {
+        "rows_in": train.height,
+        "steps": curve.height,
+        "loss_at_start": float(curve["loss"][0]),
+        "train_loss": float(curve["loss"].mean()),  # type: ignore[arg-type]
+        "heldout_pairs": heldout.height,
+        "heldout_accuracy": preference_accuracy(margins["margin"]),
+        "heldout_margin": float(margins["margin"].mean()),  # type: ignore[arg-type]
+        "weights_moved_rms": moved,
+    }
+    write_json("metrics/align.json", metrics)
+    say("dpo", f"held-out accuracy {metrics['heldout_accuracy']:.3f} on {heldout.height} pairs (0.5 before)")
+
+
+if __name__ == "__main__":
+    run("align", main, outputs=["models/align"])

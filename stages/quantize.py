@@ -1,0 +1,112 @@
+"""Quantize the final model.    models/<final> + data/mix/sft.parquet → models/quantized, metrics/quantize.json
+
+GPTQ (Frantar et al. 2023) with llm-compressor: weights in 4 bits with one scale for `group_size` of them, activations
+in 16 bits, written as compressed-tensors, which vLLM loads. The head and the embeddings stay as they are.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+from pydantic import Field
+
+from stages.common.stage import run, say  # isort: skip
+from stages.common.chat import encode
+from stages.common.errors import InputError
+from stages.common.files import write_json
+from stages.common.models import chain_of, load_model, load_tokenizer, model_digest
+from stages.common.params import Params, Pipeline, PositiveInt, Seed, load
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OUTPUT = Path("models/quantized")
+DATA = Path("data/mix/sft.parquet")
+
+
+class Quantize(Params):
+    """Low-bit weights."""
+
+    scheme: Literal["w4a16"]
+    """4-bit weights, 16-bit activations."""
+    group_size: PositiveInt
+    """Weights that share a scale; must divide the input width of every layer (and be 32, 64 or 128 for vLLM's kernels)."""
+    calibration_rows: PositiveInt
+    """Training rows on which GPTQ measures the inputs of the layers."""
+    calibration_length_tokens: PositiveInt
+    """Tokens of each calibration row that are used, from its start."""
+    dampening: Annotated[float, Field(gt=0, le=1)]
+    """Share of the mean diagonal that is added to the Hessian's diagonal."""
+    seed: Seed
+    """Of the order of the calibration rows."""
+
+
+def check_group_size(model: "PreTrainedModel", group_size: int) -> None:
+    """Raises InputError where a layer's input width is no multiple of the group size."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head" and module.in_features % group_size:
+            raise InputError(
+                f"params.yaml, quantize.group_size: {group_size} does not divide the {module.in_features} inputs of "
+                f"{name}; 128, 64 and 32 are usual"
+            )
+
+
+def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], params: Quantize) -> "PreTrainedModel":
+    """The model with its linear layers in 4 bits. `calibration`: {input_ids, attention_mask} of one row each."""
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, QuantizationStrategy
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
+
+    scheme = QuantizationScheme(
+        targets=["Linear"],
+        weights=QuantizationArgs(
+            num_bits=4, symmetric=True, strategy=QuantizationStrategy.GROUP, group_size=params.group_size
+        ),
+    )
+    recipe = GPTQModifier(config_groups={"group_0": scheme}, ignore=["lm_head"], dampening_frac=params.dampening)
+    return oneshot(
+        model=model,
+        dataset=Dataset.from_list(calibration),
+        recipe=recipe,
+        num_calibration_samples=len(calibration),
+        max_seq_length=params.calibration_length_tokens,
+        shuffle_calibration_samples=False,
+        batch_size=1,
+    )
+
+
+def weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def main() -> None:
+    import torch
+
+    params, pipeline = load(Quantize, "quantize"), load(Pipeline, "pipeline")
+    parent = Path("models") / pipeline.final
+    torch.manual_seed(params.seed)
+    tokenizer = load_tokenizer(parent)
+    model = load_model(parent, "auto")
+    check_group_size(model, params.group_size)
+    rows = pl.read_parquet(DATA).filter(split="train").sort("position")
+    rows = rows.sample(min(params.calibration_rows, rows.height), seed=params.seed, shuffle=True)
+    length = params.calibration_length_tokens
+    encoded = [encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)]
+    calibration = [{"input_ids": item.input_ids[:length]} for item in encoded]
+    calibration = [item | {"attention_mask": [1] * len(item["input_ids"])} for item in calibration]
+    model = quantize_model(model, calibration, params)
+    model.save_pretrained(OUTPUT, save_compressed=True)
+    tokenizer.save_pretrained(OUTPUT)
+    before, after = weight_bytes(chain_of(parent)[0]), weight_bytes(OUTPUT)
+    write_json(
+        "metrics/quantize.json",
+        {"rows_in": len(calibration), "bytes": after, "bytes_share": after / before, "digest": model_digest(OUTPUT)},
+    )
+    say("quantize", f"models/{pipeline.final} in 4 bits: {after / 1e6:.0f} MB, {after / before:.0%} of the base model")
+
+
+if __name__ == "__main__":
+    run("quantize", main, outputs=["models/quantized"])

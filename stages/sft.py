@@ -1,0 +1,94 @@
+"""Supervised fine-tuning.    models/base + data/mix/sft.parquet → models/sft, metrics/sft.json
+
+TRL's SFTTrainer on LoRA adapters (or all weights) with the loss on the assistant's tokens alone. Frozen weights and
+arithmetic are bfloat16 where the hardware has it, trained weights float32.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import polars as pl
+from pydantic import Field
+
+from stages.common.stage import run, say  # isort: skip
+from stages.common import training
+from stages.common.errors import InputError
+from stages.common.files import write_json
+from stages.common.models import load_model, load_tokenizer, save_trained
+from stages.common.params import Params, Train, load
+from stages.common.supervised import heldout_loss, read_mixture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PARENT, OUTPUT = Path("models/base"), Path("models/sft")
+DATA = Path("data/mix/sft.parquet")
+
+
+class Sft(Params):
+    """What only the non-private SFT has, beside `train`."""
+
+    group_by_length: bool
+    """Rows of like length share a batch, within windows of 16 batches: less padding."""
+    neftune_alpha: Annotated[float, Field(gt=0)] | None
+    """Scale of uniform noise on the embeddings (NEFTune, Jain et al. 2023), 5 to 15; null: none."""
+
+
+def build_trainer(
+    rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Train, own: Sft, folder: Path
+) -> Any:
+    """A stock SFTTrainer over rows that are tokenized already, in the order given."""
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    set_seed(params.seed)
+    arguments = SFTConfig(
+        **training.trainer_arguments(params, folder, rows.height),
+        max_length=None,
+        packing=False,
+        neftune_noise_alpha=own.neftune_alpha,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    return SFTTrainer(
+        model=load_model(PARENT, training.weights_dtype(params)),
+        args=arguments,
+        train_dataset=Dataset.from_list(rows.select("input_ids", "labels").to_dicts()),
+        processing_class=tokenizer,
+        peft_config=training.lora_config(params),
+    )
+
+
+def main() -> None:
+    params, own = load(Train, "train"), load(Sft, "sft")
+    tokenizer = load_tokenizer(PARENT)
+    train, heldout = read_mixture(DATA, tokenizer)
+    if train.is_empty():
+        raise InputError("data/mix/sft.parquet has no training row; raise mix.budget_tokens.sft or add a source")
+    window = training.WINDOW_BATCHES if own.group_by_length else 1
+    order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed, window)
+    folder = training.checkpoint_folder("sft", params, own, DATA, PARENT / "model.safetensors", Path(__file__))
+    trainer = build_trainer(train[order], tokenizer, params, own, folder)
+    training.use_named_progress(trainer, "sft")
+    before = training.trainable_copy(trainer.model)
+    trainer.train(resume_from_checkpoint=training.last_checkpoint(folder))
+    curve = training.curve_of(trainer.state.log_history, {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"})
+    moved = training.require_moved(before, trainer.model, "sft")
+    save_trained(trainer.model, OUTPUT, PARENT)
+    training.write_training(
+        "sft", OUTPUT, training.consumed_table(train["row_id"].to_list(), order, params.batch_size), curve
+    )
+    metrics = {
+        "rows_in": train.height,
+        "steps": curve.height,
+        "train_loss": float(curve["loss"].mean()),  # type: ignore[arg-type]
+        "heldout_loss": heldout_loss(trainer.model, heldout, tokenizer, params),
+        "supervised_tokens": int(train["supervised_tokens"].sum()) * params.epochs,
+        "weights_moved_rms": moved,
+    }
+    write_json("metrics/sft.json", metrics)
+    say("sft", f"training loss {metrics['train_loss']:.3f}, held-out loss {metrics['heldout_loss']:.3f}")
+
+
+if __name__ == "__main__":
+    run("sft", main, outputs=["models/sft"])

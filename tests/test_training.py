@@ -1,0 +1,87 @@
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from stages.common.errors import InputError
+from stages.common.training import checkpoint_folder, consumed_table, curve_of, plan_order, require_moved
+
+
+def test_every_epoch_holds_every_row_once() -> None:
+    lengths = [5, 50, 7, 60, 9, 55, 8, 70, 6, 65]
+    order = plan_order(lengths, epochs=3, batch_size=4, seed=1)
+    assert order.shape == (30,)
+    for epoch in range(3):
+        assert sorted(order[epoch * 10 : (epoch + 1) * 10]) == list(range(10))
+
+
+def test_rows_of_like_length_share_a_batch() -> None:
+    order = plan_order([1, 9, 1, 9, 1, 9, 1, 9], epochs=1, batch_size=4, seed=1)
+    batches = [sorted(order[:4]), sorted(order[4:])]
+    assert sorted(batches) == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+def test_a_window_of_one_batch_keeps_the_order_of_the_mixture_batch_by_batch() -> None:
+    order = plan_order([9, 1, 8, 2, 7, 3], epochs=1, batch_size=2, seed=1, window_batches=1)
+    assert [sorted(order[i : i + 2]) for i in (0, 2, 4)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_the_short_batch_stands_last_so_that_steps_and_rows_agree() -> None:
+    order = plan_order([3] * 10, epochs=1, batch_size=4, seed=5)
+    assert set(order[8:]) == {8, 9}
+
+
+def test_consumed_table_counts_epochs_and_steps() -> None:
+    table = consumed_table(["a", "b", "c"], np.array([2, 0, 1, 1, 2, 0]), batch_size=2)
+    assert table.rows() == [("c", 0, 0), ("a", 0, 0), ("b", 0, 1), ("b", 1, 1), ("c", 1, 2), ("a", 1, 2)]
+
+
+def test_curve_takes_training_lines_only() -> None:
+    history = [{"step": 1, "loss": "1.5", "learning_rate": 0.1}, {"step": 1, "eval_loss": 2.0}, {"step": 2, "loss": 1.0}]
+    curve = curve_of(history, {"loss": "loss", "lr": "learning_rate"})
+    assert curve["loss"].to_list() == [1.5, 1.0]
+    assert np.isnan(curve["lr"][1])
+
+
+def test_weights_that_have_not_moved_fail() -> None:
+    layer = torch.nn.Linear(2, 1, bias=False)
+    before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
+    with pytest.raises(InputError, match="no trained weight has moved"):
+        require_moved(before, layer, "sft")
+    with torch.no_grad():
+        layer.weight += 3.0
+    assert require_moved(before, layer, "sft") == pytest.approx(3.0)
+
+
+def test_other_inputs_get_another_checkpoint_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.write_text("one")
+    first = checkpoint_folder("sft", {"lr": 1}, data)
+    first.mkdir(parents=True)
+    assert checkpoint_folder("sft", {"lr": 1}, data) == first
+    data.write_text("two")
+    second = checkpoint_folder("sft", {"lr": 1}, data)
+    assert second != first
+    assert not first.exists(), "checkpoints of other inputs can never be resumed: they are removed"
+
+
+def test_heldout_loss_is_the_mean_over_tokens(toy_base) -> None:
+    from types import SimpleNamespace
+
+    from stages.common.models import load_model, load_tokenizer
+    from stages.common.supervised import heldout_loss
+
+    model, tokenizer = load_model(toy_base, "float32", "cpu"), load_tokenizer(toy_base)
+    rows = pl.DataFrame(
+        {
+            "row_id": ["a", "b"], "input_ids": [[5, 6, 7], [8, 9, 10, 11]], "labels": [[-100, 6, 7], [-100, -100, -100, 11]],
+            "length": [3, 4], "supervised_tokens": [2, 1],
+        }
+    )  # fmt: skip
+    losses = []
+    for ids, targets in (([5, 6, 7], {1: 6, 2: 7}), ([8, 9, 10, 11], {3: 11})):
+        logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        losses += [-logits[place - 1, token].item() for place, token in targets.items()]
+    found = heldout_loss(model, rows, tokenizer, SimpleNamespace(micro_batch_size=2))
+    assert found == pytest.approx(sum(losses) / 3, abs=1e-5)
