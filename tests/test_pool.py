@@ -1,0 +1,511 @@
+"""pool: native formats and file types into the one row schema, refusals, row ids, subjects, metrics."""
+
+import bz2
+import csv
+import gzip
+import hashlib
+import hmac
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from stages import pool
+from stages.common.conversation import RecordError
+from stages.common.errors import InputError
+from stages.common.formats import gather_trees, parse
+from stages.common.ledger import LEDGER_SCHEMA
+from stages.common.params import Source
+from stages.common.rows import ROW_SCHEMA, message
+
+SYSTEM, HI, HELLO = message("system", "Be kind."), message("user", "Hi"), message("assistant", "Hello")
+MORE, SURE = message("user", "More?"), message("assistant", "Sure")
+CALL = message("assistant", None, tool_calls='[{"name": "find", "arguments": {"day": "Monday"}}]')
+ANSWER = message("tool", '{"free": true}')
+QA = [{"question": "Open?", "answer": "Yes, until 6."}, {"question": 'A "b",\nc?', "answer": "Ünï"}]
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_source(path: str, form: str = "qa", **rest: Any) -> Source:
+    fields: dict[str, Any] = {
+        "name": "desk",
+        "path": path,
+        "format": form,
+        "licence": "CC0-1.0",
+        "consent": "public",
+        "share": 1.0,
+    }
+    return Source(**(fields | rest))
+
+
+def write_lines(path: str, records: list[Any]) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def read(path: str, form: str = "qa", **rest: Any) -> pool.Pooled:
+    return pool.pool_source(make_source(path, form, **rest), b"pedigree")
+
+
+def parse_one(record: Any, form: str, **columns: str) -> Any:
+    (content,) = parse(record, form, columns)
+    return content
+
+
+# The formats
+
+TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+PARTS = [{"type": "text", "text": "H"}, {"type": "text", "value": "i"}]
+OPENAI_CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"day": "Monday"}'}}
+USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+SFT = [
+    ("alpaca", {"instruction": "Hi", "output": "Hello"}, [HI, HELLO]),
+    ("alpaca", {"instruction": "Hi", "input": "you", "output": "Hello"}, [message("user", "Hi\nyou"), HELLO]),
+    (
+        "alpaca",
+        {"instruction": "More?", "output": "Sure", "system": "Be kind.", "history": [["Hi", "Hello"]]},
+        [SYSTEM, HI, HELLO, MORE, SURE],
+    ),
+    ("sharegpt", {"conversations": TURNS, "system": "Be kind."}, [SYSTEM, HI, HELLO]),
+    ("sharegpt", {"conversations": [{"from": "system", "value": ""}, *TURNS]}, [HI, HELLO]),
+    ("sharegpt", {"conversations": [*TURNS, {"from": "human", "value": "Bye"}]}, [HI, HELLO]),
+    ("sharegpt", {"conversations": json.dumps(TURNS)}, [HI, HELLO]),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                TURNS[0],
+                {"from": "function_call", "value": '{"name": "find", "arguments": {"day": "Monday"}}'},
+                {"from": "observation", "value": '{"free": true}'},
+                TURNS[1],
+            ]
+        },
+        [HI, CALL, ANSWER, HELLO],
+    ),
+    ("chat", {"messages": [{"role": "human", "content": PARTS}, ASSISTANT]}, [HI, HELLO]),
+    (
+        "chat",
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "content": "", "tool_calls": [OPENAI_CALL]},
+                {"role": "tool", "content": '{"free": true}', "tool_call_id": "c1"},
+                ASSISTANT,
+            ]
+        },
+        [HI, CALL, ANSWER | {"tool_call_id": "c1"}, HELLO],
+    ),
+    (
+        "chat",
+        {"messages": [USER, {"role": "assistant", "tool_calls": [{"name": "find", "arguments": {"day": "Monday"}}]}]},
+        [HI, CALL],
+    ),
+    ("qa", {"question": "Hi", "answer": "Hello", "id": 7}, [HI, HELLO]),
+]
+
+
+@pytest.mark.parametrize(("form", "record", "messages"), SFT)
+def test_sft_formats(form: str, record: dict[str, Any], messages: list[Any]) -> None:
+    assert parse_one(record, form).messages == messages
+
+
+def test_columns_are_mapped_and_the_own_name_no_longer_counts() -> None:
+    assert parse_one({"q": "Hi", "a": "Hello", "answer": "no"}, "qa", question="q", answer="a").messages == [HI, HELLO]
+    with pytest.raises(RecordError, match=r"^'a' is missing; expected question, answer \(format qa\)$"):
+        parse({"q": "Hi", "answer": "Hello"}, "qa", {"question": "q", "answer": "a"})
+
+
+def test_tools_are_kept_as_json_text() -> None:
+    tools = [{"name": "find", "description": "für"}]
+    for given in (tools, json.dumps(tools), tools[0]):
+        found = parse_one({"conversations": TURNS, "tools": given}, "sharegpt").tools
+        assert found == '[{"name": "find", "description": "für"}]'
+    assert parse_one({"conversations": TURNS, "tools": "[]"}, "sharegpt").tools is None
+
+
+def reply(text: str, rank: Any = None, *replies: Any, role: str = "assistant", **rest: Any) -> dict[str, Any]:
+    return {"text": text, "role": role, "rank": rank, "replies": list(replies)} | rest
+
+
+def test_oasst_takes_the_best_paths() -> None:
+    first = reply("Worse", 1)
+    asked = reply("More?", None, reply("Sure", 0), reply("No", 1), role="prompter")
+    unanswered = reply("Bye", None, reply("Removed", 0, deleted=True), role="prompter")
+    other = reply("Why?", None, reply("Because", None), role="prompter", deleted=False)
+    root = reply("Hi", None, first, reply("Hello", 0, asked, unanswered, other), role="prompter")
+    tree = {"message_tree_id": "t", "prompt": root}
+    found = parse(tree, "oasst", {})
+    # the replies with rank 0 or none: Hi > Hello (1) > More? (1.0) > Sure (1.0.0), and Why? (1.2) > Because (1.2.0)
+    because = [HI, HELLO, message("user", "Why?"), message("assistant", "Because")]
+    assert [(each.branch, each.messages) for each in found] == [
+        ("1.0.0", [HI, HELLO, MORE, SURE]),
+        ("1.2.0", because),
+    ]
+    # a path whose later replies are all refused ends where the last good one is
+    short = {"prompt": reply("Hi", None, reply("Hello", 0, unanswered), role="prompter")}
+    assert [(each.branch, each.messages) for each in parse(short, "oasst", {})] == [("0", [HI, HELLO])]
+    with pytest.raises(RecordError, match="no reply of the assistant is ranked first and kept"):
+        parse({"prompt": reply("Hi", None, first, role="prompter")}, "oasst", {})
+
+
+def test_oasst_flat_messages_are_gathered() -> None:
+    flat: list[dict[str, Any]] = [
+        {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Hello", "rank": 0.0},
+        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Hi"},
+        {"message_id": "x", "parent_id": "lost", "role": "assistant", "text": "?"},
+    ]
+    write_lines("flat.jsonl", flat)
+    pooled = read("flat.jsonl", "oasst")
+    assert (pooled.records_in, pooled.records_read) == (3, 2)
+    assert pooled.rows.select("record", "branch", "messages").rows() == [(1, "0", [HI, HELLO])]
+    assert pooled.refused.rows() == [("desk", "flat.jsonl", 2, "its parent is not in the file")]
+    assert "replies" not in flat[1]
+    assert gather_trees([{"prompt": {}}]) == [{"prompt": {}}]
+
+
+def transcript(*texts: str) -> str:
+    return "".join(
+        f"\n\n{name}: {text}" for name, text in zip(["Human", "Assistant"] * len(texts), texts, strict=False)
+    )
+
+
+def test_hh_splits_the_shared_prompt() -> None:
+    record = {
+        "chosen": transcript("Hi", "Hello", "More?", "Sure"),
+        "rejected": transcript("Hi", "Hello", "More?", "No"),
+    }
+    content = parse_one(record, "hh")
+    assert content.messages == [HI, HELLO, MORE]
+    assert (content.chosen, content.rejected) == ([SURE], [message("assistant", "No")])
+
+
+NO = message("assistant", "No")
+PAIRS = [
+    {"prompt": "Hi", "chosen": "Hello", "rejected": "No"},
+    {"instruction": "Hi", "chosen": "Hello", "rejected": "No"},
+    {"conversations": TURNS[:1], "chosen": TURNS[1], "rejected": {"from": "gpt", "value": "No"}},
+    {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "No"}]},
+    {"prompt": "Hi", "chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "No"}]},
+    {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "No"}]},
+]
+
+
+@pytest.mark.parametrize("record", PAIRS)
+def test_pairs(record: dict[str, Any]) -> None:
+    content = parse_one(record, "pairs")
+    assert (content.messages, content.chosen, content.rejected) == ([HI], [HELLO], [NO])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hi", "completion": "Hello", "label": True},
+        {"instruction": "Hi", "output": "Hello", "tag": "TRUE"},
+        {"messages": [USER, ASSISTANT], "label": 1},
+        {"prompt": [USER], "completion": [ASSISTANT], "label": "1"},
+    ],
+)
+def test_kto(record: dict[str, Any]) -> None:
+    content = parse_one(record, "kto")
+    assert (content.messages, content.chosen, content.rejected, content.label) == ([HI], [HELLO], None, True)
+    label = "tag" if "tag" in record else "label"
+    assert parse_one(record | {label: False}, "kto").label is False
+
+
+REFUSED = [
+    ("alpaca", {"instruction": "Hi"}, "'output' is missing; expected instruction, input, output (format alpaca)"),
+    ("alpaca", {"instruction": "Hi", "output": " "}, "'output' is empty"),
+    ("alpaca", {"instruction": "Hi", "output": 7}, "'output' is not text"),
+    ("alpaca", ["Hi", "Hello"], "not an object; expected instruction, input, output (format alpaca)"),
+    ("sharegpt", {"conversations": []}, "'conversations' is empty"),
+    ("sharegpt", {"conversations": "[{"}, "'conversations' is not valid JSON"),
+    ("sharegpt", {"conversations": TURNS[1:]}, "assistant starts the conversation; expected system or user"),
+    ("sharegpt", {"conversations": TURNS[:1]}, "there is no message of the assistant"),
+    ("sharegpt", {"conversations": [*TURNS, TURNS[1]]}, "assistant follows assistant; expected user"),
+    ("sharegpt", {"conversations": [*TURNS[:1], {"from": "gpt"}]}, "a message of the assistant is empty"),
+    (
+        "chat",
+        {"messages": [USER, {"role": "tool", "content": "1"}, ASSISTANT]},
+        "tool follows user; expected assistant",
+    ),
+    ("chat", {"messages": [USER, ASSISTANT | {"tool_calls": [{"id": "1"}]}]}, "a tool call has no name"),
+    (
+        "chat",
+        {"messages": [USER, ASSISTANT | {"tool_calls": [OPENAI_CALL]}, USER, ASSISTANT]},
+        "user follows tool call; expected tool",
+    ),
+    (
+        "chat",
+        {"messages": [{"role": "Ann Lee", "content": "Hi"}, ASSISTANT]},
+        "a message has none of the roles system, user, human, prompter, assistant, gpt, function_call, tool, "
+        "observation",
+    ),
+    ("chat", {"messages": [USER | {"content": [{"type": "image"}]}, ASSISTANT]}, "a part of a message is not text"),
+    ("hh", {"chosen": transcript("Hi", "A"), "rejected": transcript("Hey", "B")}, "prompts differ"),
+    ("hh", {"chosen": transcript("Hi", "A"), "rejected": transcript("Hi", "A")}, "the replies are equal"),
+    ("hh", {"chosen": transcript("Hi", "A"), "rejected": transcript("Hi", "")}, "a message of the assistant is empty"),
+    ("hh", {"chosen": "Hi", "rejected": transcript("Hi", "A")}, "'chosen' does not start with 'Human:'"),
+    (
+        "pairs",
+        {"chosen": "A", "rejected": "B"},
+        "'prompt' is missing; expected prompt, chosen, rejected (format pairs)",
+    ),
+    ("pairs", {"prompt": "Hey", "chosen": [USER, ASSISTANT], "rejected": "B"}, "prompts differ"),
+    ("kto", {"prompt": "Hi", "completion": "A", "label": "good"}, "'label' is neither true nor false"),
+    (
+        "kto",
+        {"prompt": "Hi", "completion": "A"},
+        "'label' is missing; expected prompt, completion, label (format kto)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("form", "record", "reason"), REFUSED)
+def test_refused_with_a_reason(form: str, record: Any, reason: str) -> None:
+    with pytest.raises(RecordError) as error:
+        parse(record, form, {})
+    assert error.value.reason == reason
+
+
+# The files
+
+
+def table_text(delimiter: str) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["question", "answer"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(QA)
+    return text.getvalue()
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pa.Codec("zstd").compress(content, asbytes=True))
+
+
+def test_every_file_type_gives_the_same_rows() -> None:
+    contents = {
+        "a.json": json.dumps(QA, indent=1).encode(),
+        "a.jsonl": ("\ufeff" + "\r\n".join(json.dumps(record) for record in QA)).encode(),
+        "a.csv": table_text(",").encode(),
+        "a.tsv": table_text("\t").encode(),
+    }
+    for name, content in list(contents.items()):
+        contents |= {f"{name}.gz": gzip.compress(content), f"{name}.bz2": bz2.compress(content)}
+    contents["a.csv.zst"] = b"".join(
+        zstd(part) for part in (contents["a.csv"][:20], contents["a.csv"][20:])
+    )  # 2 frames
+    for name, content in contents.items():
+        Path(name).write_bytes(content)
+    pl.DataFrame(QA).write_parquet("a.parquet")
+    expected = [[message("user", each["question"]), message("assistant", each["answer"])] for each in QA]
+    ids = read("a.json").rows["row_id"].to_list()
+    for name in [*contents, "a.parquet"]:
+        rows = read(name).rows
+        assert rows["messages"].to_list() == expected, name
+        assert rows.select("row_id", "file", "record").rows() == [(ids[0], name, 0), (ids[1], name, 1)]
+        assert dict(rows.schema) == ROW_SCHEMA
+
+
+def test_a_glob_is_read_in_order() -> None:
+    for name in ("b", "a"):
+        write_lines(f"data/{name}.jsonl", [{"question": name, "answer": name}])
+    assert read("data/*.jsonl").rows["file"].to_list() == ["data/a.jsonl", "data/b.jsonl"]
+
+
+def test_broken_records_are_refused_and_counted() -> None:
+    Path("a.jsonl").write_bytes(
+        b'{"question": "Hi", "answer": "Hello"}\n\n{"question": "Hi", \n{"answer": "\\ud83d", "question": "?"}\n'
+    )
+    pooled = read("a.jsonl")
+    assert (pooled.records_in, pooled.records_read, pooled.rows.height) == (3, 1, 1)
+    # the record's number is its line's, counted from 0; the blank line 1 is no record
+    assert pooled.refused.select("record", "reason").rows() == [
+        (2, "not valid JSON"),
+        (3, "a text holds half of a surrogate pair, which is no character"),
+    ]
+    Path("a.csv").write_text("question,answer\nHi,Hello\nHi,Hello,there\n")
+    assert read("a.csv").refused.select("record", "reason").rows() == [(1, "3 columns; the header has 2")]
+
+
+UNREADABLE = [
+    ("a.jsonl", b'[{"question": "Hi"}]', "holds a JSON array, not one object a line; name it .json"),
+    ("a.json", b'{"question": "Hi"}\n{"question": "Hi"}\n', "holds one object a line, not an array; name it .jsonl"),
+    ("a.json", b'{"data": []}', "expected a JSON array of records"),
+    ("a.json", b'[{"question": "Hi"', "line 1, column 19: not valid JSON"),
+    ("a.json", b"", "holds no record"),
+    ("a.jsonl", b"\n", "holds no record"),
+    ("a.csv", b"question,answer\n", "holds no record"),
+    ("a.jsonl", b'{"question": "Hi"}\n{"question": "\xe9"}', "not UTF-8 at byte 33"),
+    ("a.csv", b"question,reply\nHi,Hello\n", "no column answer; it has question, reply"),
+    ("a.csv", b"question,answer,answer\nHi,Hello,Hello\n", "the column answer stands twice"),
+    ("a.csv", b'question,answer\nHi,"Hello\nHi,Hello\n', "line 3: unexpected end of data"),
+    ("a.parquet", b"PAR1", "cannot be read"),
+    ("a.jsonl.gz", gzip.compress(b'{"question": "Hi"}\n' * 9)[:-9], "cannot be read (Truncated compressed stream)"),
+    ("a.jsonl.zst", zstd(b'{"question": "Hi"}\n' * 9)[:-2], "cannot be read (Truncated compressed stream)"),
+    ("a.txt", b"Hi", "the type is unknown"),
+    ("a.parquet.gz", b"", "Parquet is compressed inside"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "text"), UNREADABLE)
+def test_files_that_cannot_be_read(name: str, content: bytes, text: str) -> None:
+    Path(name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read(name)
+    assert str(error.value).startswith(name)
+    assert text in str(error.value)
+
+
+def test_sources_that_cannot_be_read() -> None:
+    write_lines("a.jsonl", [{"question": "Hi"}, {"question": "Hi"}, []])
+    cases = [
+        (make_source("b.jsonl"), "sources.desk.path: no file b.jsonl"),
+        (make_source(str(Path("a.jsonl").absolute())), "sources.desk.path: must be relative"),
+        (make_source("a.jsonl", columns={"reply": "a"}), "sources.desk.columns: 'reply' is not a field of format qa"),
+        (make_source("a.jsonl"), "all 3 records are refused: 2 x 'answer' is missing; expected question, answer"),
+        (make_source("a.jsonl", columns={"answer": "question"}, subject="id"), "no record has a value in 'id'"),
+        (make_source("hub:org/name", split="train"), "sources.desk.revision: must be the data set's commit"),
+        (make_source("hub:org/name", revision="a" * 40), "sources.desk.split: missing"),
+    ]
+    for source, text in cases:
+        with pytest.raises(InputError) as error:
+            pool.pool_source(source, b"pedigree")
+        assert text in str(error.value)
+
+
+def test_no_value_is_shown_where_the_header_is_missing() -> None:
+    Path("a.csv").write_text("Ann Lee,ann@example.org\n")
+    with pytest.raises(InputError) as error:
+        read("a.csv")
+    assert "it has none and 2 that are no plain names" in str(error.value)
+    assert "Ann" not in str(error.value)
+    assert "example.org" not in str(error.value)
+
+
+def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    class Table(list[Any]):
+        column_names = ("question", "answer")
+
+    def load_dataset(path: str, **rest: Any) -> Table:
+        calls.append((path, rest, "HF_DATASETS_OFFLINE" in os.environ))
+        if len(calls) == 2:
+            raise ConnectionError("Couldn't reach 'org/name' on the Hub\nmore")
+        return Table(QA)
+
+    class DatasetsError(Exception):
+        pass
+
+    stand_in = SimpleNamespace(load_dataset=load_dataset, exceptions=SimpleNamespace(DatasetsError=DatasetsError))
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    rest = {"revision": "0123456789" * 4, "split": "train", "config": "main"}
+    pooled = read("hub:org/name", **rest)
+    assert pooled.rows.select("file", "record").rows() == [("hub:org/name", 0), ("hub:org/name", 1)]
+    asked = {"name": "main", "split": "train", "revision": "0123456789" * 4, "streaming": False}
+    assert calls == [("org/name", asked, False)]
+    with pytest.raises(
+        InputError, match=r"cannot be loaded \(Couldn't reach 'org/name' on the Hub\); check the network"
+    ):
+        read("hub:org/name", **rest)
+
+
+# Row ids, subjects, the whole stage
+
+
+def test_row_id_is_a_digest_of_source_content_and_occurrence() -> None:
+    fields = '"content":"{}","name":null,"role":"{}","tool_call_id":null,"tool_calls":null'
+    turns = ",".join("{" + fields.replace("{}", text, 1).replace("{}", role, 1) + "}" for text, role in
+                     (("Hi", "user"), ("Hello", "assistant")))  # fmt: skip
+    canonical = f'{{"chosen":null,"kind":"sft","label":null,"messages":[{turns}],"rejected":null,"tools":null}}'
+    expected = [hashlib.sha256(f"desk\n{canonical}\n{n}".encode()).hexdigest()[:16] for n in (0, 1)]
+    same, other = {"question": "Hi", "answer": "Hello"}, QA[0]
+    write_lines("a.jsonl", [same, other, same])
+    write_lines("b.jsonl", [other, same, same])
+    first, second = read("a.jsonl").rows["row_id"].to_list(), read("b.jsonl").rows["row_id"].to_list()
+    assert [first[0], first[2]] == expected
+    assert second == [first[1], *expected]
+    assert read("a.jsonl", name="other").rows["row_id"].to_list()[0] not in first
+
+
+def test_subjects_are_keyed_digests() -> None:
+    write_lines("a.jsonl", [QA[0] | {"id": 17}, QA[0] | {"id": "17"}, QA[0] | {"id": ""}, QA[0], QA[0] | {"id": [1]}])
+    pooled = read("a.jsonl", subject="id")
+    digest = hmac.new(b"pedigree", b"17", "sha256").hexdigest()[:16]
+    assert pooled.rows["subject"].to_list() == [digest, digest, None, None]
+    assert pooled.refused["reason"].to_list() == ["the subject is neither text nor a number"]
+
+
+def test_subject_key() -> None:
+    fingerprint = hashlib.sha256(b"a secret").hexdigest()[:12]
+    assert pool.read_subject_key("public", {}) == b"pedigree"
+    assert pool.read_subject_key(fingerprint, {"PEDIGREE_KEY": "a secret"}) == b"a secret"
+    with pytest.raises(InputError, match="PEDIGREE_KEY is not set"):
+        pool.read_subject_key(fingerprint, {})
+    with pytest.raises(InputError, match=f"asks for {fingerprint}") as error:
+        pool.read_subject_key(fingerprint, {"PEDIGREE_KEY": "another"})
+    assert "another" not in str(error.value)
+
+
+def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("data/raw/sources/a.jsonl", [QA[0] | {"id": "p1"}, QA[1], {"question": "Ann Lee?"}])
+    write_lines("data/raw/sources/b.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
+    entry = "{{name: {0}, path: data/raw/sources/{0}.jsonl, format: {1}, licence: MIT, consent: public, share: 1.0{2}}}"
+    entries = f"  - {entry.format('a', 'qa', ', subject: id')}\n  - {entry.format('b', 'pairs', '')}\n"
+    Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n")
+    pool.main()
+    assert json.loads(Path("metrics/pool.json").read_text()) == {
+        "rows_in": 4,
+        "rows_out": 3,
+        "records_in": 4,
+        "records_read": 3,
+        "refused": 1,
+        "rows": {"a": 2, "b": 1},
+        "refused_by_source": {"a": 1, "b": 0},
+        "subjects": 1,
+        "subject_missing": 1,
+        "subject_key": "public",
+    }
+    rows = pl.read_parquet("data/pool/rows.parquet")
+    assert dict(rows.schema) == ROW_SCHEMA
+    assert rows.select("source", "record", "licence", "kind").rows() == [
+        ("a", 0, "MIT", "sft"),
+        ("a", 1, "MIT", "sft"),
+        ("b", 0, "MIT", "preference"),
+    ]
+    assert rows.row(2, named=True)["chosen"] == [HELLO]
+    reason = "'answer' is missing; expected question, answer (format qa)"
+    refused = pl.read_parquet("data/pool/refused.parquet")
+    assert refused.rows() == [("a", "data/raw/sources/a.jsonl", 2, reason)]
+    ledger = pl.read_parquet("data/pool/ledger.parquet")
+    assert dict(ledger.schema) == LEDGER_SCHEMA
+    assert ledger.is_empty()
+    output = capsys.readouterr()
+    assert f"pool: a: 2 rows, 1 refused: 1 x {reason}" in output.out
+    assert "Ann Lee" not in output.out + output.err
+    before = Path("data/pool/rows.parquet").read_bytes()
+    pool.main()
+    assert Path("data/pool/rows.parquet").read_bytes() == before
+
+
+def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:
+    entry = "{{name: {0}, path: {0}.jsonl, format: qa, licence: MIT, consent: public, share: 0.5}}"
+    Path("params.yaml").write_text(
+        f"sources: [{entry.format('a')}, {entry.format('b')}]\npool: {{subject_key: public}}\n"
+    )
+    Path("a.jsonl").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"sources.b.path: no file b.jsonl"):
+        pool.main()
