@@ -1,0 +1,5 @@
+"""python -m pedigree"""
+
+from pedigree.cli import main
+
+main()

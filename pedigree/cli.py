@@ -1,0 +1,90 @@
+"""pedigree COMMAND: what can be asked of the pipeline beside `dvc repro`.
+
+A command is a module with a function of its name that takes the parsed arguments. It is imported when it is called, so
+that `pedigree --help` answers at once.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from stages.common.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one line, exit 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; `{self.prog} --help` shows the usage")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="pedigree",
+        description="Recipes, preflight, summary and schema of the pipeline. `dvc repro` runs it.",
+        epilog="Each command has its own --help.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+
+    recipe = commands.add_parser("recipe", help="named sets of parameters: list, show, use, diff")
+    actions = recipe.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    actions.add_parser("list", help="the recipes, and which one params.yaml is")
+    show = actions.add_parser("show", help="print a recipe")
+    show.add_argument("name")
+    use = actions.add_parser(
+        "use",
+        help="write a recipe into params.yaml",
+        description="Write the default values with the recipe's differences into params.yaml; its comments stay.",
+    )
+    use.add_argument("name")
+    own = use.add_mutually_exclusive_group()
+    own.add_argument("--keep", action="store_true", help="keep your own values where the recipe does not set them")
+    own.add_argument("--force", action="store_true", help="overwrite your own values")
+    diff = actions.add_parser("diff", help="the keys in which params.yaml differs from a recipe")
+    diff.add_argument("name", nargs="?", default="default", help="the recipe (default: default)")
+
+    commands.add_parser(
+        "check",
+        help="validate params.yaml and what it names before anything runs",
+        description="Validate every block of params.yaml, the data and evaluation files, packages and disk: a second.",
+    )
+    commands.add_parser("summary", help="what the stages did: rows, losses, scores, time and memory")
+    schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
+    schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
+    return parser
+
+
+def enter_root() -> None:
+    """Change to the repository's root, which may be a folder above. Raises InputError where there is none."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            return
+    raise InputError("there is no dvc.yaml here or above; run from a clone of the repository")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0, or 1 with one line for each mistake of the user."""
+    try:
+        parsed = build_parser().parse_args(arguments)
+        enter_root()
+        getattr(importlib.import_module(f"pedigree.{parsed.command}"), parsed.command)(parsed)
+        sys.stdout.flush()
+    except InputError as error:
+        sys.stdout.flush()
+        for line in str(error).splitlines():
+            print(f"pedigree: error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # `pedigree recipe show default | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
