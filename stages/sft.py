@@ -12,7 +12,6 @@ from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
 from stages.common import training
-from stages.common.errors import InputError
 from stages.common.files import write_json
 from stages.common.models import load_model, load_tokenizer, save_trained
 from stages.common.params import Params, Train, load
@@ -51,7 +50,7 @@ def build_trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     return SFTTrainer(
-        model=load_model(PARENT, training.weights_dtype(params)),
+        model=load_model(PARENT, training.weights_precision(params)),
         args=arguments,
         train_dataset=Dataset.from_list(rows.select("input_ids", "labels").to_dicts()),
         processing_class=tokenizer,
@@ -63,8 +62,6 @@ def main() -> None:
     params, own = load(Train, "train"), load(Sft, "sft")
     tokenizer = load_tokenizer(PARENT)
     train, heldout = read_mixture(DATA, tokenizer)
-    if train.is_empty():
-        raise InputError("data/mix/sft.parquet has no training row; raise mix.budget_tokens.sft or add a source")
     window = training.WINDOW_BATCHES if own.group_by_length else 1
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed, window)
     folder = training.checkpoint_folder("sft", params, own, DATA, PARENT / "model.safetensors", Path(__file__))
@@ -72,7 +69,9 @@ def main() -> None:
     training.use_named_progress(trainer, "sft")
     before = training.trainable_copy(trainer.model)
     trainer.train(resume_from_checkpoint=training.last_checkpoint(folder))
-    curve = training.curve_of(trainer.state.log_history, {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"})
+    curve = training.curve_of(
+        trainer.state.log_history, {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
+    )
     moved = training.require_moved(before, trainer.model, "sft")
     save_trained(trainer.model, OUTPUT, PARENT)
     training.write_training(

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning under differential privacy.    models/base + data/mix/sft.parquet → models/sft, metrics/sft.json
+"""SFT under differential privacy.    models/base + data/mix/sft.parquet → models/sft, metrics/sft.json
 
 DP-SGD (Abadi et al. 2016, algorithm 1) with Opacus on LoRA adapters: Poisson-sampled batches, each row's gradient
 clipped to `clip_norm`, Gaussian noise of `noise_multiplier` x `clip_norm` on the sum, calibrated so that all steps
@@ -52,8 +52,8 @@ def check_choices(params: Train, private: SftDp, rows: pl.DataFrame) -> None:
         raise InputError("params.yaml, train.lora_dropout: must be 0 under DP; noise regularises already")
     if private.delta >= 1 / rows.height:
         raise InputError(
-            f"params.yaml, sft_dp.delta: {private.delta:g} is not below 1 / {rows.height} rows = {1 / rows.height:.2g}; "
-            "at that size the promise may fail for a whole row"
+            f"params.yaml, sft_dp.delta: {private.delta:g} is not below 1 / {rows.height} rows = {1 / rows.height:.2g};"
+            " at that size the promise may fail for a whole row"
         )
     if rows["row_id"].is_duplicated().any():
         raise InputError("params.yaml, mix.repeat_cap: must be 1 under DP: a row seen k times costs k times the budget")
@@ -152,7 +152,9 @@ def train_privately(
         schedule.step()
         progress.set_postfix(loss=f"{loss:.3f}")
         curve.append({"step": step + 1, "loss": loss, "lr": rate})
-        seen += [{"row_id": rows[index]["row_id"], "epoch": step * params.epochs // steps, "step": step} for index in indices]
+        seen += [
+            {"row_id": rows[index]["row_id"], "epoch": step * params.epochs // steps, "step": step} for index in indices
+        ]
     consumed = pl.DataFrame(seen, schema={"row_id": pl.String, "epoch": pl.Int64, "step": pl.Int64})
     return pl.DataFrame(curve), consumed, accountant, noise
 
@@ -167,8 +169,10 @@ def main() -> None:
     train, heldout = read_mixture(DATA, tokenizer)
     check_choices(params, private, train)
     torch.manual_seed(params.seed)
-    # The model stands on its device before it gets adapters: wrapped the other way round nothing is trained (peft#3409).
-    model = get_peft_model(load_model(PARENT, params.precision, choose_device()), training.lora_config(params))
+    # The model stands on its device before it gets adapters: the other way round nothing is trained (peft#3409).
+    config = training.lora_config(params)
+    assert config is not None  # check_choices: method is lora
+    model = get_peft_model(load_model(PARENT, params.precision, choose_device()), config)
     before = training.trainable_copy(model)
     wrapped = GradSampleModule(model, strict=False)
     curve, consumed, accountant, noise = train_privately(wrapped, train, params, private, tokenizer.pad_token_id)

@@ -81,7 +81,9 @@ def hub(toy_base: Path) -> Iterator[str]:
 
 
 def test_hub_at_a_commit(tmp_path: Path, toy_base: Path, hub: str) -> None:
-    done = run_base(tmp_path, f"hub:lab/toy@{COMMIT}", folder_digest(toy_base), HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hf"))
+    done = run_base(
+        tmp_path, f"hub:lab/toy@{COMMIT}", folder_digest(toy_base), HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hf")
+    )
     assert done.returncode == 0, done.stderr
     model = load_model(tmp_path / "models/base", "float32", "cpu")
     assert model.num_parameters() == load_model(toy_base, "float32", "cpu").num_parameters()
@@ -155,7 +157,9 @@ def test_adapter_chain_is_merged_and_its_parent_checked(tmp_path: Path, toy_base
             if "lora_B" in name:
                 parameter += 0.05
     save_trained(model, adapter, base)
-    ids = load_tokenizer(base).apply_chat_template([message("user", "Hi")], return_tensors="pt", return_dict=True)["input_ids"]
+    ids = load_tokenizer(base).apply_chat_template([message("user", "Hi")], return_tensors="pt", return_dict=True)[
+        "input_ids"
+    ]
     merged = load_model(adapter, "float32", "cpu")
     assert [path.name for path in chain_of(adapter)] == ["base", "sft"]
     torch.testing.assert_close(merged(ids).logits, model.eval()(ids).logits, atol=1e-5, rtol=1e-5)

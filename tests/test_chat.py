@@ -23,14 +23,20 @@ def test_only_the_assistant_is_supervised_with_its_end_of_turn(tokenizer) -> Non
     encoded = encode(tokenizer, talk)
     assert supervised_text(tokenizer, encoded) == "Hello.<|im_end|>So long.<|im_end|>"
     expected = (
-        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nHello.<|im_end|>\n"
         "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\nSo long.<|im_end|>\n"
     )
     assert tokenizer.decode(encoded.input_ids) == expected
 
 
 def test_first_turn_leaves_earlier_replies_unsupervised(tokenizer) -> None:
-    talk = [message("user", "Hi"), message("assistant", "Hello."), message("user", "Bye"), message("assistant", "Ciao.")]
+    talk = [
+        message("user", "Hi"),
+        message("assistant", "Hello."),
+        message("user", "Bye"),
+        message("assistant", "Ciao."),
+    ]
     assert supervised_text(tokenizer, encode(tokenizer, talk, first_turn=2)) == "Ciao.<|im_end|>"
 
 
@@ -61,13 +67,21 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer, toy_base: 
         "{% for m in messages %}{{ m.role }}:{{ m.content if loop.last or m.role == 'user' else '-' }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    talk = [message("user", "Hi"), message("assistant", "Hello."), message("user", "Bye"), message("assistant", "Ciao.")]
+    talk = [
+        message("user", "Hi"),
+        message("assistant", "Hello."),
+        message("user", "Bye"),
+        message("assistant", "Ciao."),
+    ]
     with pytest.raises(InputError, match="rewrites earlier turns"):
         encode(other, talk)
 
 
 def test_a_turn_without_its_end_token_is_refused(toy_base: Path) -> None:
     other = load_tokenizer(toy_base)
-    other.chat_template = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    other.chat_template = (
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
     with pytest.raises(InputError, match="end-of-turn"):
         encode(other, [message("user", "Hi"), message("assistant", "Hello.")])

@@ -88,5 +88,5 @@ def test_what_is_left_out_has_a_reason() -> None:
 
 
 def test_a_source_with_a_share_but_no_row_is_an_error() -> None:
-    with pytest.raises(InputError, match="b has a share of 0.5 but no sft row"):
+    with pytest.raises(InputError, match=r"b has a share of 0\.5 but no sft row"):
         sample_mixture(counted(5, "a", 10), [source("a", 0.5), source("b", 0.5)], params(), "sft")

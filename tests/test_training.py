@@ -37,7 +37,11 @@ def test_consumed_table_counts_epochs_and_steps() -> None:
 
 
 def test_curve_takes_training_lines_only() -> None:
-    history = [{"step": 1, "loss": "1.5", "learning_rate": 0.1}, {"step": 1, "eval_loss": 2.0}, {"step": 2, "loss": 1.0}]
+    history = [
+        {"step": 1, "loss": "1.5", "learning_rate": 0.1},
+        {"step": 1, "eval_loss": 2.0},
+        {"step": 2, "loss": 1.0},
+    ]
     curve = curve_of(history, {"loss": "loss", "lr": "learning_rate"})
     assert curve["loss"].to_list() == [1.5, 1.0]
     assert np.isnan(curve["lr"][1])
@@ -75,8 +79,8 @@ def test_heldout_loss_is_the_mean_over_tokens(toy_base) -> None:
     model, tokenizer = load_model(toy_base, "float32", "cpu"), load_tokenizer(toy_base)
     rows = pl.DataFrame(
         {
-            "row_id": ["a", "b"], "input_ids": [[5, 6, 7], [8, 9, 10, 11]], "labels": [[-100, 6, 7], [-100, -100, -100, 11]],
-            "length": [3, 4], "supervised_tokens": [2, 1],
+            "row_id": ["a", "b"], "input_ids": [[5, 6, 7], [8, 9, 10, 11]],
+            "labels": [[-100, 6, 7], [-100, -100, -100, 11]], "length": [3, 4], "supervised_tokens": [2, 1],
         }
     )  # fmt: skip
     losses = []

@@ -27,9 +27,7 @@ class Encoded:
 def template_messages(messages: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """Messages as chat templates want them: empty fields gone, tool calls as objects."""
     plain = plain_messages(messages)
-    return [
-        item | {"tool_calls": json.loads(item["tool_calls"])} if "tool_calls" in item else item for item in plain
-    ]
+    return [item | {"tool_calls": json.loads(item["tool_calls"])} if "tool_calls" in item else item for item in plain]
 
 
 def render(
@@ -78,8 +76,8 @@ def encode(
         last = max((position for position, start in enumerate(starts) if start < end), default=-1)
         if last < 0 or batch["input_ids"][last] != tokenizer.eos_token_id:
             raise InputError(
-                f"row {row_id}: an assistant turn does not end in the end-of-turn token {tokenizer.eos_token!r}, so the "
-                "model would never learn to stop; set base.chat_template to chatml"
+                f"row {row_id}: an assistant turn does not end in the end-of-turn token {tokenizer.eos_token!r}, so "
+                "the model would never learn to stop; set base.chat_template to chatml"
             )
     return Encoded(list(batch["input_ids"]), supervised)
 

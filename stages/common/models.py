@@ -63,7 +63,7 @@ def chain_of(folder: Path) -> list[Path]:
     parents = chain_of(Path(parent["parent"]))
     if model_digest(parents[-1]) != parent["digest"]:
         raise InputError(
-            f"{folder}: was trained on another {parent['parent']} than the one that is here; run `dvc repro {folder.name}`"
+            f"{folder}: was trained on another {parent['parent']} than the one here; run `dvc repro {folder.name}`"
         )
     return [*parents, folder]
 
@@ -85,7 +85,7 @@ def load_model(folder: Path, precision: Precision = "auto", device: str | None =
     dtype = choose_dtype(precision)
     whole = max(index for index, path in enumerate(folders) if (path / "config.json").exists())
     merging = whole < len(folders) - 1
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folders[whole],
         dtype=torch.float32 if merging else dtype,
         trust_remote_code=False,

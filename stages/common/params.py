@@ -113,12 +113,12 @@ class Train(Params):
     """Gradients longer than this are scaled down to it."""
     lora_rank: PositiveInt
     """Rank r of the adapters."""
-    lora_alpha: Annotated[float, Field(gt=0)]
+    lora_alpha: PositiveInt
     """Adapters are scaled by alpha / r."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)]
     """Dropout before each adapter."""
     precision: Literal["auto", "bfloat16", "float32"]
-    """Of the frozen weights and the arithmetic; trained weights are float32. auto: bfloat16 where the hardware has it."""
+    """Of frozen weights and arithmetic; trained weights are float32. auto: bfloat16 where the hardware has it."""
     checkpoint_steps: PositiveInt
     """Steps between two checkpoints; an interrupted run resumes at the last one."""
     seed: Seed
@@ -127,7 +127,9 @@ class Train(Params):
     @model_validator(mode="after")
     def _batches_divide(self) -> "Train":
         if self.batch_size % self.micro_batch_size:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}")
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
         return self
 
 

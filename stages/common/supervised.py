@@ -10,16 +10,14 @@ from stages.common.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that the loss does not see
 
 
 def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
     """row_id, input_ids, labels (IGNORED where not supervised), length, supervised_tokens. Raises InputError."""
-    encoded = [
-        encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)
-    ]
+    encoded = [encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)]
     table = pl.DataFrame(
         {
             "row_id": rows["row_id"],
@@ -46,14 +44,16 @@ def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.
 
 
 def read_mixture(path: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(training rows, held-out rows) of a mixture in their order, encoded."""
+    """(training rows, held-out rows) of a mixture in their order, encoded. Raises InputError where either is empty."""
     if not path.exists():
         raise InputError(f"{path}: there is no such file; add an SFT source to params.yaml, then run `dvc repro`")
     rows = pl.read_parquet(path).sort("position")
-    return (
-        encode_rows(rows.filter(split="train"), tokenizer),
-        encode_rows(rows.filter(split="heldout"), tokenizer),
-    )
+    train, heldout = (rows.filter(split=split) for split in ("train", "heldout"))
+    if train.is_empty():
+        raise InputError(f"{path} has no training row; raise mix.budget_tokens.sft or add a source")
+    if heldout.is_empty():
+        raise InputError(f"{path} has no held-out row; raise mix.heldout_share.sft")
+    return encode_rows(train, tokenizer), encode_rows(heldout, tokenizer)
 
 
 def pad_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, "torch.Tensor"]:
@@ -73,7 +73,7 @@ def pad_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, "torch
     }
 
 
-def token_losses(model: "PreTrainedModel", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor"]:
+def token_losses(model: "torch.nn.Module", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor"]:
     """(summed negative log-likelihood in nats, supervised tokens) of each row, float32 and int64 (n_rows,)."""
     import torch
 
@@ -85,13 +85,13 @@ def token_losses(model: "PreTrainedModel", batch: dict[str, "torch.Tensor"]) -> 
     return losses.sum(1), (targets != IGNORED).sum(1)
 
 
-def heldout_loss(model: "PreTrainedModel", rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Any) -> float:
-    """Mean negative log-likelihood of a supervised token over `rows`, in nats; nan is never written: 0 rows raise."""
+def heldout_loss(
+    model: "torch.nn.Module", rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Any
+) -> float:
+    """Mean negative log-likelihood of a supervised token over `rows`, in nats."""
     import torch
     from tqdm import tqdm
 
-    if rows.is_empty():
-        raise InputError("the mixture has no held-out row; raise mix.heldout_share.sft")
     model.eval()
     total, tokens = 0.0, 0
     items = rows.sort("length", "row_id").to_dicts()

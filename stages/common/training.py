@@ -9,42 +9,23 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from stages.common.errors import InputError
 from stages.common.files import write_csv, write_table
-from stages.common.models import choose_device, choose_dtype
+from stages.common.models import Precision, choose_device, choose_dtype
+from stages.common.params import Train
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import TrainerCallback
 
 CHECKPOINTS = Path(".pedigree/checkpoints")
 WINDOW_BATCHES = 16
-
-
-class Schedule(Protocol):
-    """The fields that `train` and every preference method have in common."""
-
-    method: str
-    lr: float
-    epochs: int
-    batch_size: int
-    micro_batch_size: int
-    schedule: str
-    warmup_share: float
-    weight_decay: float
-    max_grad_norm: float
-    lora_rank: int
-    lora_alpha: float
-    lora_dropout: float
-    precision: Any
-    checkpoint_steps: int
-    seed: int
 
 
 def plan_order(
@@ -77,7 +58,7 @@ def consumed_table(row_ids: Sequence[str], order: np.ndarray, batch_size: int) -
     )
 
 
-def lora_config(params: Schedule) -> "LoraConfig | None":
+def lora_config(params: Train) -> "LoraConfig | None":
     """Adapters on every linear layer but the head, or None for full fine-tuning."""
     from peft import LoraConfig
 
@@ -92,12 +73,12 @@ def lora_config(params: Schedule) -> "LoraConfig | None":
     )
 
 
-def weights_dtype(params: Schedule) -> str:
+def weights_precision(params: Train) -> Precision:
     """Precision to load the parent in: the frozen weights of LoRA may be bfloat16, trained ones are float32."""
     return "float32" if params.method == "full" else params.precision
 
 
-def trainer_arguments(params: Schedule, folder: Path, n_rows: int) -> dict[str, Any]:
+def trainer_arguments(params: Train, folder: Path, n_rows: int) -> dict[str, Any]:
     """Arguments that TRL's trainers share. `n_rows` is the length of the planned order (all epochs)."""
     import torch
 
@@ -189,7 +170,7 @@ def curve_of(history: list[dict[str, Any]], columns: dict[str, str]) -> pl.DataF
     )
 
 
-def require_moved(before: dict[str, "torch.Tensor"], model: "PreTrainedModel", stage: str) -> float:
+def require_moved(before: dict[str, "torch.Tensor"], model: "torch.nn.Module", stage: str) -> float:
     """The root mean square change of the trained weights. Raises InputError where nothing moved.
 
     `before` holds copies of the trainable parameters by name. LoRA under DP has been seen to count epsilon up while it
@@ -206,7 +187,7 @@ def require_moved(before: dict[str, "torch.Tensor"], model: "PreTrainedModel", s
     return moved
 
 
-def trainable_copy(model: "PreTrainedModel") -> dict[str, "torch.Tensor"]:
+def trainable_copy(model: "torch.nn.Module") -> dict[str, "torch.Tensor"]:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
