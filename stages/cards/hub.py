@@ -1,0 +1,79 @@
+"""The metadata block of a model hub's card: YAML between two lines of dashes.
+
+Keys as in the specification of the Hugging Face Hub, modelcard.md. Its licence identifiers are lower case; a licence
+that it does not list is `other` with a name.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.cards.inputs import Facts
+from stages.cards.scores import Score
+from stages.cards.wording import base_name
+
+LICENCES = (
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "
+    "cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 "
+    "cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gemma gpl-2.0 gpl-3.0 isc "
+    "lgpl-2.1 lgpl-3.0 llama2 llama3 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail osl-3.0 pddl postgresql "
+    "unlicense wtfpl zlib"
+)
+METRIC_TYPES = {"acc": "accuracy"}
+
+
+def licence_keys(licence: str) -> dict[str, str]:
+    identifier = licence.lower()
+    return {"license": identifier} if identifier in LICENCES.split() else {"license": "other", "license_name": licence}
+
+
+def dataset_name(path: str, name: str) -> str:
+    """The hub's name of a data set that comes from there, else the source's own."""
+    return path.removeprefix("hub:") if path.startswith("hub:") else name
+
+
+def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -> dict[str, Any]:
+    """The keys of the block; the results are the main scores of the quantized model."""
+    trained = facts.pipeline.align if facts.pipeline.final == "align" else facts.pipeline.sft
+    tags = ["pedigree", "conversational", "sft", trained, "gptq", "compressed-tensors"]
+    if "epsilon" in facts.metrics["sft"] and facts.metrics["sft"].get("private", True):
+        tags.append("differential-privacy")
+    results: list[dict[str, Any]] = [
+        {
+            "task": {"type": "text-generation", "name": "Text generation"},
+            "dataset": {"type": score.task, "name": score.task},
+            "metrics": [
+                {
+                    "type": METRIC_TYPES.get(score.metric, score.metric),
+                    "name": score.metric
+                    + (f" (standard error {score.stderr:.4f})" if score.stderr is not None else ""),
+                    "value": round(score.value, 4),
+                }
+            ],
+        }
+        for score in scores
+        if score.model == "quantized"
+    ]
+    return {
+        "language": [language],
+        **licence_keys(facts.params["base"]["licence"]),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": base_name(facts.params["base"]["model"]),
+        "tags": list(dict.fromkeys(tags)),
+        "datasets": [dataset_name(source.path, source.name) for source in facts.sources if source.share > 0],
+        "metrics": list(dict.fromkeys(result["metrics"][0]["type"] for result in results)),
+        "model-index": [{"name": title, "results": results}],
+    }
+
+
+def front_matter(values: dict[str, Any]) -> str:
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    file = io.StringIO()
+    yaml.dump(values, file)
+    return f"---\n{file.getvalue()}---\n"

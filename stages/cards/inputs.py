@@ -1,0 +1,147 @@
+"""Everything that the card states, read from what the other stages wrote; a missing file names the stage to run."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stages.common.errors import InputError
+from stages.common.params import Pipeline, Source, Task, Train, load, load_sources, load_tasks, read_yaml
+
+MODELS = {"base": "Base", "sft": "SFT", "align": "Aligned", "quantized": "Quantized"}
+"""Folder below metrics/eval and data/eval → what the card calls the model."""
+
+REQUIRED = {
+    "base": ("parameters", "bytes", "digest"),
+    "pool": ("records_in", "refused", "rows_out", "rows"),
+    "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates"),
+    "scrub": ("rows_in", "rows_out", "entities"),
+    "decontaminate": ("rows_in", "rows_out", "contaminated"),
+    "mix": ("rows_in", "rows_out", "left_out", "sft"),
+    "sft": ("rows_in", "train_loss", "heldout_loss", "supervised_tokens"),
+    "align": ("rows_in", "loss_at_start", "heldout_accuracy", "heldout_margin"),
+    "quantize": ("rows_in", "bytes", "bytes_share"),
+}
+CURVES = {"sft": ("step", "loss"), "align": ("step", "loss"), "mix": ("kind", "source", "planned", "realised", "rows")}
+ITEM_KEY = ["task", "subtask", "item"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the stages wrote, as it stands in their files."""
+
+    params: dict[str, Any]
+    """params.yaml, whole; only the blocks that dvc.yaml declares for the card are read."""
+    pipeline: Pipeline
+    sources: list[Source]
+    tasks: list[Task]
+    train: Train
+    metrics: dict[str, dict[str, Any]]
+    """metrics/<stage>.json."""
+    scores: dict[str, dict[str, dict[str, Any]]]
+    """Model → task → metrics/eval/<model>.json."""
+    items: dict[str, pl.DataFrame]
+    """Model → ITEM_KEY and `correct` as a number."""
+    answers: dict[str, pl.DataFrame]
+    """Model → prompt, answer."""
+    curves: dict[str, pl.DataFrame]
+    """metrics/plots/<stage>.csv."""
+    packages: dict[str, list[str]]
+    """Dependency group of pyproject.toml → its pins."""
+
+
+def read_input(path: str, stage: str, read: Callable[[str], Any], keys: tuple[str, ...]) -> Any:
+    """A file with the keys or columns that the card states. Raises InputError that names the stage to run."""
+    try:
+        value = read(path)
+        value = value if isinstance(value, pl.DataFrame) else unflatten(value)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; run `dvc repro {stage}`") from None
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); run `dvc repro --force {stage}`") from None
+    present = value.columns if isinstance(value, pl.DataFrame) else value
+    missing = [key for key in keys if key not in present]
+    if missing:
+        raise InputError(f"{path}: {', '.join(missing)} missing; run `dvc repro --force {stage}`")
+    return value
+
+
+def unflatten(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Keys with a point in them as nested ones: {"entities.PERSON": 2} → {"entities": {"PERSON": 2}}."""
+    nested: dict[str, Any] = {}
+    for key, value in metrics.items():
+        first, _, rest = key.partition(".")
+        if rest:
+            nested.setdefault(first, {})[rest] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def read_json_object(path: str) -> dict[str, Any]:
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def read_items(model: str) -> pl.DataFrame:
+    """ITEM_KEY and `correct` as a number, one line an item."""
+    path = f"data/eval/{model}/items.parquet"
+    items = read_input(path, "eval", pl.read_parquet, (*ITEM_KEY, "correct"))
+    return items.select(*ITEM_KEY, pl.col("correct").cast(pl.Float64))
+
+
+def read_curve(stage: str) -> pl.DataFrame:
+    def read(path: str) -> pl.DataFrame:
+        return pl.read_csv(path, infer_schema_length=None)
+
+    return read_input(f"metrics/plots/{stage}.csv", stage, read, CURVES[stage])
+
+
+def read_packages(path: Path = Path("pyproject.toml")) -> dict[str, list[str]]:
+    """The pins of each dependency group, without the groups that only join others and the developers' tools."""
+    try:
+        groups = tomllib.loads(path.read_text(encoding="utf-8"))["dependency-groups"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: no dependency groups to read ({type(error).__name__}); restore the file") from None
+    pins = {name: [pin for pin in group if isinstance(pin, str)] for name, group in groups.items() if name != "dev"}
+    return {name: group for name, group in pins.items() if group}
+
+
+def check_same_items(items: dict[str, pl.DataFrame]) -> None:
+    """Raises InputError where two models were asked different items, so that no difference can be told."""
+    for model, table in items.items():
+        if not table.select(ITEM_KEY).sort(ITEM_KEY).equals(items["base"].select(ITEM_KEY).sort(ITEM_KEY)):
+            raise InputError(f"data/eval/{model}/items.parquet: other items than of base; run `dvc repro --force eval`")
+
+
+def read_facts() -> Facts:
+    """Everything the card states. Raises InputError."""
+    metrics = {
+        stage: read_input(f"metrics/{stage}.json", stage, read_json_object, keys) for stage, keys in REQUIRED.items()
+    }
+    tasks = load_tasks()
+    names = tuple(task.name for task in tasks)
+    items = {model: read_items(model) for model in MODELS}
+    check_same_items(items)
+    return Facts(
+        params=read_yaml(Path("params.yaml")),
+        pipeline=load(Pipeline, "pipeline"),
+        sources=load_sources(),
+        tasks=tasks,
+        train=load(Train, "train"),
+        metrics=metrics,
+        scores={model: read_input(f"metrics/eval/{model}.json", "eval", read_json_object, names) for model in MODELS},
+        items=items,
+        answers={
+            model: read_input(f"data/eval/{model}/answers.parquet", "eval", pl.read_parquet, ("prompt", "answer"))
+            for model in MODELS
+        },
+        curves={stage: read_curve(stage) for stage in CURVES},
+        packages=read_packages(),
+    )

