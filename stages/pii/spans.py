@@ -1,0 +1,86 @@
+"""Findings in a text: which are public, how they overlap, what replaces them."""
+
+import regex
+
+from stages.pii import Finding
+
+TITLES = (
+    "dr|doctor|prof|professor|mr|mrs|ms|miss|mx|nurse|nurse practitioner|counsell?or|pharmacist|physiotherapist|"
+    "therapist|dietitian|midwife|manager|officer|director|receptionist"
+)
+
+
+NUMBER_DIGITS = 7  # of a local telephone number
+
+
+class Allowed:
+    """The public facts of `allow`, as expressions over a text."""
+
+    def __init__(self, allow: list[str]) -> None:
+        written = [r"\s+".join(regex.escape(word) for word in entry.split()) for entry in allow]
+        whole = [f"(?<!\\w){text}(?!\\w)" for text in written]
+        names = [
+            entry.split() for entry in allow if len(entry.split()) > 1 and regex.fullmatch(r"[\p{L}.'’ -]+", entry)
+        ]
+        titled = [rf"\b(?:{TITLES})\.?\s+{regex.escape(part)}(?!\w)" for name in names for part in (name[0], name[-1])]
+        self.facts = regex.compile("|".join([*whole, *titled]) or r"(?!)", regex.IGNORECASE)
+        self.numbers = {digits for entry in allow if len(digits := digits_of(entry)) >= NUMBER_DIGITS}
+        self.parts = {" ".join(name).lower(): {part.lower() for part in name} for name in names}
+
+    def drop(self, findings: list[Finding], text: str) -> list[Finding]:
+        """The findings that are not public: a fact, a part of one, or a part of a full name that stands in the text."""
+        if not findings:
+            return []
+        facts = list(self.facts.finditer(text, overlapped=True))
+        parts = {part for fact in facts for part in self.parts.get(" ".join(fact[0].lower().split()), ())}
+        return [
+            found
+            for found in findings
+            if not any(fact.start() <= found.start and found.end <= fact.end() for fact in facts)
+            and text[found.start : found.end].lower() not in parts
+            and not self.has_number(text[found.start : found.end])
+        ]
+
+    def has_number(self, text: str) -> bool:
+        """Whether `text` is a public telephone number, written in another way, without its area or with its country."""
+        digits = digits_of(text)
+        return len(digits) >= NUMBER_DIGITS and any(
+            public.endswith(digits) or (digits.endswith(public) and len(digits) <= len(public) + 3)
+            for public in self.numbers
+        )
+
+
+def digits_of(text: str) -> str:
+    """The digits of a text that holds nothing else but the signs of a telephone number; else nothing."""
+    return regex.sub(r"\D", "", text) if regex.fullmatch(r"[\d\s().+/-]+", text) else ""
+
+
+def merge_findings(findings: list[Finding], text: str) -> list[Finding]:
+    """Findings without overlaps, in order: those that overlap become one over all their characters, so that nothing is
+    left of the shorter one; it bears the type of the longest, then surest. Neighbours of one type with nothing but
+    spaces between become one."""
+    merged: list[tuple[Finding, Finding]] = []  # the characters covered; the finding that gives the type
+    for found in sorted(findings):
+        if merged and found.start < merged[-1][0].end:
+            cover, chief = merged[-1]
+            chief = max(chief, found, key=lambda item: (item.end - item.start, item.score, item.entity))
+            merged[-1] = (chief._replace(start=cover.start, end=max(cover.end, found.end)), chief)
+        else:
+            merged.append((found, found))
+    joined: list[Finding] = []
+    for cover, _ in merged:
+        if joined and joined[-1].entity == cover.entity and not text[joined[-1].end : cover.start].strip(" "):
+            joined[-1] = joined[-1]._replace(end=cover.end)
+        else:
+            joined.append(cover)
+    return joined
+
+
+def replace_findings(findings: list[Finding], text: str, masked: set[str]) -> str:
+    """`text` with each finding (ordered, apart) as `<TYPE>`, or as asterisks where its type is `masked`."""
+    parts, position = [], 0
+    for found in findings:
+        stand_in = "*" * (found.end - found.start) if found.entity in masked else f"<{found.entity}>"
+        parts += [text[position : found.start], stand_in]
+        position = found.end
+    return "".join([*parts, text[position:]])
