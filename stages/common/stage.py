@@ -25,8 +25,8 @@ ENVIRONMENT = {
     "WANDB_DISABLED": "true",
     "ACCELERATE_DISABLE_RICH": "1",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # Threads that wait for each other sleep instead of spinning: with other programs on the same cores training is 9
-    # times as fast (2 cores, load 5: 166 against 18 tokens/s), alone it costs nothing measurable.
+    # Threads that wait for each other sleep instead of spinning: beside other programs on the same cores training is
+    # about 7 times as fast (2 cores, load 5: 150 against 20 tokens/s), alone it costs 7 %. See docs/log.md.
     "OMP_WAIT_POLICY": "passive",
 }
 for _name, _value in ENVIRONMENT.items():
