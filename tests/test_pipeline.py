@@ -1,0 +1,181 @@
+"""The whole graph on the recipe `tiny`: real stages, a toy model, and what an edit reruns."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DVC = [sys.executable, "-m", "dvc"]
+LEFT_OUT = {".venv", ".git", ".dvc", ".pedigree", "models", "metrics", "reports", "dvc.lock"}
+STAGES = ["base", "pool", "dedup", "scrub", "decontaminate", "mix", "sft", "align", "quantize"] + [
+    f"eval@{model}" for model in ("base", "sft", "align", "quantized")
+] + ["card"]  # fmt: skip
+
+
+def call(folder: Path, *command: str) -> str:
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": ""}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def copy_project(folder: Path) -> None:
+    """What git tracks (or would track), as a git and DVC repository of its own, with the recipe `tiny`."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        if Path(name).parts[0] not in LEFT_OUT and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    shutil.copy2(ROOT / "recipes/default.yaml", folder / "params.yaml")
+    call(folder, "git", "init", "-q")
+    call(folder, *DVC, "init", "-q")
+    call(folder, sys.executable, "-m", "pedigree", "recipe", "use", "tiny")
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "tiny")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("tiny")
+    copy_project(folder)
+    call(folder, *DVC, "repro")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def would_run(folder: Path) -> list[str]:
+    """The stages that `dvc repro` would run first; what follows them may or may not run, by their outputs."""
+    lines = call(folder, *DVC, "repro", "--dry").splitlines()
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+
+def metrics(folder: Path, name: str) -> dict:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def test_every_stage_ran_and_a_second_run_has_nothing_to_do(project: Path) -> None:
+    locked = (project / "dvc.lock").read_text()
+    assert all(f"  {stage}:\n" in locked for stage in STAGES)
+    assert would_run(project) == []
+
+
+def test_rows_balance_from_stage_to_stage(project: Path) -> None:
+    pool = metrics(project, "pool")
+    assert pool["records_in"] == pool["records_read"] + pool["refused"]
+    rows = pool["rows_out"]
+    for stage in ("dedup", "scrub", "decontaminate"):
+        counts = metrics(project, stage)
+        dropped = pl.read_parquet(project / f"data/{stage}/ledger.parquet").filter(pl.col("action") == "drop")
+        assert counts["rows_in"] == rows
+        assert counts["rows_out"] == rows - dropped["row_id"].n_unique()
+        rows = counts["rows_out"]
+    assert metrics(project, "mix")["rows_in"] == rows
+
+
+def test_what_was_consumed_is_the_training_mixture(project: Path) -> None:
+    for kind, model in (("sft", "sft"), ("preference", "align")):
+        mixture = pl.read_parquet(project / f"data/mix/{kind}.parquet")
+        consumed = pl.read_parquet(project / f"models/{model}/consumed.parquet")
+        assert sorted(consumed["row_id"]) == sorted(mixture.filter(pl.col("split") == "train")["row_id"])
+        steps = metrics(project, model)["steps"]
+        assert consumed["step"].max() == steps - 1
+
+
+def test_no_held_out_prompt_is_trained_on(project: Path) -> None:
+    for kind in ("sft", "preference"):
+        rows = pl.read_parquet(project / f"data/mix/{kind}.parquet").with_columns(
+            pl.col("messages").list.first().struct.field("content").str.to_lowercase().alias("asked"),
+            pl.col("messages").list.first().struct.field("role").alias("role"),
+        )
+        users = rows.filter((pl.col("role") == "user") & pl.col("subject").is_null())
+        sides = {split: set(users.filter(pl.col("split") == split)["asked"]) for split in ("train", "heldout")}
+        assert sides["train"]
+        assert sides["train"] & sides["heldout"] == set()
+
+
+def test_preference_tuning_starts_at_ln_2_and_the_metrics_bear_their_names(project: Path) -> None:
+    align = metrics(project, "align")
+    assert abs(align["loss_at_start"] - 0.693147) < 1e-3
+    assert {"heldout_accuracy", "heldout_margin"} <= set(align)
+    assert {"train_loss", "heldout_loss", "supervised_tokens"} <= set(metrics(project, "sft"))
+    assert {"bytes", "bytes_share"} <= set(metrics(project, "quantize"))
+    for model in ("base", "sft", "align", "quantized"):
+        scores = metrics(project, f"eval/{model}")
+        assert {"acc", "acc_stderr"} <= set(scores["clinic"]) & set(scores["general"])
+
+
+def test_quantized_weights_are_compressed_tensors_without_a_trace_of_this_machine(project: Path) -> None:
+    config = json.loads((project / "models/quantized/config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
+    for path in [*project.glob("models/*/*.json"), *project.glob("metrics/**/*.json"), *project.glob("reports/*")]:
+        assert str(project) not in path.read_text(), path
+    assert not [path for path in project.glob("models/**/*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        ("dpo.beta=0.2", ["align", "quantize", "eval@align", "card", "eval@quantized"]),
+        ("quantize.dampening=0.1", ["quantize", "eval@quantized", "card"]),
+        ("sft_dp.epsilon=3.0", []),
+        ("train.lr=0.02", ["sft", "align", "quantize", "eval@sft", "eval@align", "eval@quantized", "card"]),
+    ],
+)
+def test_a_parameter_reruns_what_it_reaches(project: Path, change: str, first: list[str]) -> None:
+    """`card` states all parameters, so it runs again for any of them."""
+    before = (project / "params.yaml").read_text()
+    try:
+        call(project, *DVC, "exp", "run", "--dry", "-S", change)
+        ran = set(would_run(project))
+        assert ran == set(first) | {"card"}
+    finally:
+        (project / "params.yaml").write_text(before)
+
+
+def test_an_edit_of_the_method_reruns_nothing_before_it(project: Path) -> None:
+    path = project / "stages/dpo.py"
+    before = path.read_text()
+    try:
+        path.write_text(before + "\n# edited\n")
+        assert set(would_run(project)) == {"align", "quantize", "eval@align", "eval@quantized", "card"}
+    finally:
+        path.write_text(before)
+
+
+def test_one_changed_record_reruns_from_pool_and_the_rest_stands(project: Path) -> None:
+    path = project / "data/raw/sources/clinic_faq.json"
+    before = path.read_bytes()
+    try:
+        records = json.loads(before)
+        records[0]["output"] = "We open early and close at six."
+        path.write_text(json.dumps(records))
+        ran = would_run(project)
+        assert ran[0] == "pool"
+        assert "base" not in ran
+        assert "eval@base" not in ran or ran.index("eval@base") > ran.index("decontaminate")
+    finally:
+        path.write_bytes(before)
+
+
+def test_two_runs_from_scratch_are_equal(project: Path, tmp_path: Path) -> None:
+    """Data byte for byte, and the loss of every step of both trainings."""
+    copy_project(tmp_path)
+    call(tmp_path, *DVC, "repro", "align")
+    for path in sorted((project / "data").glob("*/*.parquet")):
+        assert path.read_bytes() == (tmp_path / path.relative_to(project)).read_bytes(), path.name
+    for name in ("sft", "align"):
+        curve = f"metrics/plots/{name}.csv"
+        assert (project / curve).read_text() == (tmp_path / curve).read_text()
