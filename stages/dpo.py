@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.common.stage import run, say  # isort: skip
 from stages.common import training
 from stages.common.chat import encode_reply
 from stages.common.errors import InputError
 from stages.common.files import write_json
-from stages.common.models import load_model, load_tokenizer, save_trained
+from stages.common.models import load_model, load_tokenizer, model_digest, save_trained
 from stages.common.params import Train, load
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ class Dpo(Train):
     """sigmoid (DPO), hinge (SLiC), ipo (Azar et al. 2023), robust (Chowdhury et al. 2024)."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     """Share of the labels that are taken to be wrong; robust and sigmoid only."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_used(self) -> "Dpo":
+        if self.label_smoothing and self.loss_type not in LOSSES_FROM_LN_2:
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing:g} has no effect on the loss {self.loss_type}; set 0"
+            )
+        return self
 
 
 def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
@@ -61,7 +69,7 @@ def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl
 def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Dpo, folder: Path) -> Any:
     """A DPOTrainer over pairs that are tokenized already, in the order given."""
     from datasets import Dataset
-    from transformers import set_seed
+    from transformers import TrainerCallback, set_seed
     from trl import DPOConfig, DPOTrainer
 
     class PairTrainer(DPOTrainer):
@@ -77,10 +85,19 @@ def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", par
         max_length=None,
         precompute_ref_log_probs=False,
     )
+
+    class CheckStart(TrainerCallback):
+        """A wrong reference must not cost the whole training."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
+            if logs and "loss" in logs and state.global_step == 1:
+                check_start(float(logs["loss"]), params)
+
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
     return PairTrainer(
+        callbacks=[CheckStart()],
         model=load_model(PARENT, training.weights_precision(params)),
-        ref_model=load_model(PARENT, params.precision) if params.method == "full" else None,
+        ref_model=load_model(PARENT, training.weights_precision(params)) if params.method == "full" else None,
         args=arguments,
         train_dataset=Dataset.from_list(pairs.select(columns).to_dicts()),
         processing_class=tokenizer,
@@ -122,8 +139,11 @@ def preference_accuracy(margins: pl.Series) -> float:
 
 
 def check_start(loss: float, params: Dpo) -> None:
-    """Raises RuntimeError where the reference is not the policy that training starts from."""
-    if params.loss_type in LOSSES_FROM_LN_2 and params.label_smoothing == 0 and abs(loss - math.log(2)) > 1e-3:
+    """Raises RuntimeError where the reference is not the policy that training starts from.
+
+    Where both are equal, sigmoid is -log(1/2) and so is robust, whatever the label smoothing.
+    """
+    if params.loss_type in LOSSES_FROM_LN_2 and abs(loss - math.log(2)) > 1e-3:
         raise RuntimeError(f"dpo: the loss at step 0 is {loss:.5f}, not ln 2: the reference is not the SFT policy")
 
 
@@ -138,16 +158,12 @@ def main() -> None:
     if train.is_empty() or heldout.is_empty():
         raise InputError(f"{DATA}: {train.height} training and {heldout.height} held-out pairs; both must be above 0")
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed)
-    folder = training.checkpoint_folder(
-        "dpo", params, DATA, PARENT / "parent.json", *sorted(PARENT.glob("*.safetensors")), Path(__file__)
-    )
+    folder = training.checkpoint_folder("dpo", params, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, folder)
-    training.use_named_progress(trainer, "dpo")
     before = training.trainable_copy(trainer.model)
-    trainer.train(resume_from_checkpoint=training.last_checkpoint(folder))
+    training.train_to_the_end(trainer, "dpo", folder, len(order), params.batch_size)
     columns = {"loss": "loss", "lr": "learning_rate", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
     curve = training.curve_of(trainer.state.log_history, columns)
-    check_start(float(curve["loss"][0]), params)
     moved = training.require_moved(before, trainer.model, "dpo")
     margins = heldout_preferences(trainer, heldout, params)
     save_trained(trainer.model, OUTPUT, PARENT)
@@ -164,6 +180,7 @@ def main() -> None:
         "weights_moved_rms": moved,
     }
     write_json("metrics/align.json", metrics)
+    training.remove_checkpoints(folder)
     say("dpo", f"held-out accuracy {metrics['heldout_accuracy']:.3f} on {heldout.height} pairs (0.5 before)")
 
 

@@ -1,9 +1,10 @@
 """Sample the mixture.    data/decontaminate + tokenizer of models/base → data/mix/{sft,preference,unpaired}.parquet
 
 Within each kind, every source gets its share of the budget, counted in tokens of the base model's tokenizer. A row is
-taken at most `repeat_cap` times. Held-out rows are chosen first, by the digest of their subject or their prompt: all
-rows that ask the same thing, or that come from the same person, stand on one side, and a row stays on its side when
-other rows come or go. The order of training is fixed here, too (`position`).
+taken at most `repeat_cap` times. Held-out rows are chosen first, by the digest of their subject or, where there is
+none, of their prompt: all rows of one person, and all rows without a person that ask the same thing, of whatever kind,
+stand on one side, and a row stays on its side when other rows come or go. The order of training is fixed here, too
+(`position`).
 """
 
 from pathlib import Path
@@ -81,15 +82,31 @@ def count_tokens(rows: pl.DataFrame, folder: Path) -> pl.DataFrame:
 
 
 def add_split(rows: pl.DataFrame, params: Mix) -> pl.DataFrame:
-    """Add `split` (train | heldout), by subject where there is one, else by the first user message."""
+    """Add `split` (train | heldout), by subject where there is one, else by the first user message.
+
+    A group with rows of several kinds takes the largest of their held-out shares, so that no prompt is held out of one
+    kind and trained on in another.
+    """
     shares = params.heldout_share.model_dump()
 
-    def side(row: dict[str, Any]) -> str:
+    def group_of(row: dict[str, Any]) -> str:
         asked = next((item["content"] or "" for item in row["messages"] if item["role"] == "user"), "")
-        group = row["subject"] or normalise(asked)
-        return "heldout" if fraction_of(params.seed, "split", group) < shares[row["kind"]] else "train"
+        return row["subject"] or normalise(asked)
 
-    return rows.with_columns(pl.Series("split", [side(row) for row in rows.iter_rows(named=True)], pl.String))
+    groups = pl.Series("group", [group_of(row) for row in rows.iter_rows(named=True)], pl.String)
+    fractions = {group: fraction_of(params.seed, "split", group) for group in groups.unique()}
+    return (
+        rows.with_columns(groups, pl.col("kind").replace_strict(shares, return_dtype=pl.Float64).alias("share"))
+        .with_columns(
+            pl.when(
+                pl.col("group").replace_strict(fractions, return_dtype=pl.Float64) < pl.col("share").max().over("group")
+            )
+            .then(pl.lit("heldout"))
+            .otherwise(pl.lit("train"))
+            .alias("split")
+        )
+        .drop("group", "share")
+    )
 
 
 def sample_source(rows: pl.DataFrame, target_tokens: float, repeat_cap: int, seed: int) -> pl.DataFrame:
@@ -216,6 +233,12 @@ def main() -> None:
             "share_tokens": dict(shares.select("source", "realised").iter_rows()),
         },
     )
+    for name, planned, realised in shares.select("source", "planned", "realised").iter_rows():
+        if abs(planned - realised) > 0.01:
+            say(
+                "mix",
+                f"WARNING: {name} was to give {planned:.1%} of the tokens and gives {realised:.1%}: a source ran out",
+            )
     for kind, counts in by_kind.items():
         say("mix", f"{kind}: {counts['train_rows']} training rows, {counts['train_tokens']} tokens, "
             f"{counts['heldout_rows']} held out")  # fmt: skip

@@ -6,10 +6,11 @@ A record becomes a row, an OASST tree one row a path (`stages/common/formats.py`
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
 records_in = records_read + refused is checked.
 
-`row_id` is a digest of the source's name, the content, and its occurrence among equal contents of the source: the same
-on any machine and in any order of the records, and no other record changes it. `subject` is a keyed digest
-(HMAC-SHA256, RFC 2104) of the column that names whose data a record is: who has the key finds a person's rows, no one
-else can.
+`row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
+among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
+it. It stands beside the scrubbed text in every later table, so a digest without a key would give back what scrub took
+out: try all dates of birth, and one fits. `subject` is a keyed digest of the column that names whose data a record is:
+who has the key finds a person's rows, no one else can. The key `public` protects nobody.
 """
 
 import hashlib
@@ -83,14 +84,15 @@ def digest_subject(value: Any, key: bytes) -> str | None:
         return None
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise RecordError("the subject is neither text nor a number")
-    return hmac.new(key, str(value).encode(), hashlib.sha256).hexdigest()[:16]
+    return hmac.new(key, str(value).strip().encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def content_hash(source: Source, content: Content) -> "hashlib._Hash":
-    """sha256 over the source's name and the content as canonical JSON, open for the occurrence."""
-    fields = {name: value for name, value in vars(content).items() if name != "branch"} | {"kind": source.kind}
+def content_hash(source: Source, content: Content, subject: str | None, key: bytes) -> hmac.HMAC:
+    """HMAC-SHA256 over source, subject and the content as canonical JSON, open for the occurrence."""
+    fields = {name: value for name, value in vars(content).items() if name != "branch"}
+    fields |= {"kind": source.kind, "subject": subject}
     canonical = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(f"{source.name}\n{canonical}\n".encode())
+    return hmac.new(key, f"{source.name}\n{canonical}\n".encode(), hashlib.sha256)
 
 
 def build_rows(source: Source, path: str, entry: Entry, key: bytes, seen: Counter[bytes]) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def build_rows(source: Source, path: str, entry: Entry, key: bytes, seen: Counte
     contents = parse(entry.value, source.format, source.columns)
     try:
         subject = digest_subject(entry.value.get(source.subject) if source.subject else None, key)
-        hashes = [content_hash(source, content) for content in contents]
+        hashes = [content_hash(source, content, subject, key) for content in contents]
     except UnicodeEncodeError:
         raise RecordError("a text holds half of a surrogate pair, which is no character") from None
     place = {"source": source.name, "file": path, "record": entry.number, "licence": source.licence}

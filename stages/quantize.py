@@ -11,14 +11,14 @@ import polars as pl
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
-from stages.common.chat import encode
+from stages.common.chat import encode, render
 from stages.common.errors import InputError
-from stages.common.files import write_json
+from stages.common.files import read_json, write_json
 from stages.common.models import chain_of, load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Pipeline, PositiveInt, Seed, load
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OUTPUT = Path("models/quantized")
 DATA = Path("data/mix/sft.parquet")
@@ -31,14 +31,16 @@ class Quantize(Params):
     """4-bit weights, 16-bit activations."""
     group_size: PositiveInt
     """Weights that share a scale; must divide every layer's input width (and be 32, 64 or 128 for vLLM's kernels)."""
+    calibration: Literal["mixture", "generated"]
+    """On what GPTQ measures the inputs of the layers: training rows, or text that the model itself writes."""
     calibration_rows: PositiveInt
-    """Training rows on which GPTQ measures the inputs of the layers."""
+    """Texts to measure on."""
     calibration_length_tokens: PositiveInt
-    """Tokens of each calibration row that are used, from its start."""
+    """Tokens of each text that are used, from its start."""
     dampening: Annotated[float, Field(gt=0, le=1)]
     """Share of the mean diagonal that is added to the Hessian's diagonal."""
     seed: Seed
-    """Of the order of the calibration rows."""
+    """Of the choice of the calibration rows, or of the writing."""
 
 
 def check_group_size(model: "PreTrainedModel", group_size: int) -> None:
@@ -78,6 +80,40 @@ def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], 
     )
 
 
+def mixture_rows(tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
+    """Token ids of training rows, drawn with the seed."""
+    rows = pl.read_parquet(DATA).filter(split="train").sort("position")
+    rows = rows.sample(min(params.calibration_rows, rows.height), seed=params.seed, shuffle=True)
+    encoded = (encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True))
+    return [item.input_ids[: params.calibration_length_tokens] for item in encoded]
+
+
+def generated_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
+    """Token ids of turns that the model writes from an empty prompt: what it says of the training data is what the
+    noise let through, so that quantizing costs no privacy (post-processing, Dwork and Roth 2014, proposition 2.1)."""
+    import torch
+
+    start = tokenizer(render(tokenizer, [], None, True), add_special_tokens=False, return_tensors="pt").to(model.device)
+    texts: list[list[int]] = []
+    while len(texts) < params.calibration_rows:
+        count = min(16, params.calibration_rows - len(texts))
+        with torch.inference_mode():
+            written = model.generate(  # type: ignore[operator]
+                **start,
+                do_sample=True,
+                num_return_sequences=count,
+                max_new_tokens=min(params.calibration_length_tokens, 128),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        texts += [[token for token in line if token != tokenizer.pad_token_id] for line in written.tolist()]
+    return texts
+
+
+def stored_precision(folder: Path) -> Literal["bfloat16", "float32"]:
+    """How the base model's weights are stored: the quantized model is made of that on any hardware."""
+    return "float32" if read_json(folder / "config.json").get("dtype") == "float32" else "bfloat16"
+
+
 def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
@@ -86,17 +122,19 @@ def main() -> None:
     import torch
 
     params, pipeline = load(Quantize, "quantize"), load(Pipeline, "pipeline")
+    if pipeline.sft == "sft_dp" and params.calibration == "mixture":
+        raise InputError(
+            "params.yaml, quantize.calibration: mixture would carry training rows past the noise of sft_dp into the "
+            "quantized weights; set it to generated"
+        )
     parent = Path("models") / pipeline.final
     torch.manual_seed(params.seed)
     tokenizer = load_tokenizer(parent)
-    model = load_model(parent, "auto")
+    model = load_model(parent, stored_precision(chain_of(parent)[0]))
     check_group_size(model, params.group_size)
-    rows = pl.read_parquet(DATA).filter(split="train").sort("position")
-    rows = rows.sample(min(params.calibration_rows, rows.height), seed=params.seed, shuffle=True)
-    length = params.calibration_length_tokens
-    encoded = [encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)]
-    calibration = [{"input_ids": item.input_ids[:length]} for item in encoded]
-    calibration = [item | {"attention_mask": [1] * len(item["input_ids"])} for item in calibration]
+    generated = params.calibration == "generated"
+    texts = generated_rows(model, tokenizer, params) if generated else mixture_rows(tokenizer, params)
+    calibration = [{"input_ids": text, "attention_mask": [1] * len(text)} for text in texts]
     model = quantize_model(model, calibration, params)
     model.save_pretrained(OUTPUT, save_compressed=True)
     tokenizer.save_pretrained(OUTPUT)

@@ -157,6 +157,29 @@ class Scrubber:
                 changed[field] = json.dumps(clean, ensure_ascii=False)
         return message | changed
 
+    def scrub_tools(self, tools: str | None, counts: Scrubbed) -> str | None:
+        """The definitions of tools with their descriptions scrubbed; the names of tools and of their fields stay."""
+        if tools is None:
+            return None
+        value = json.loads(tools)
+        clean = self.scrub_definitions(value, counts)
+        return tools if clean == value else json.dumps(clean, ensure_ascii=False)
+
+    def scrub_definitions(self, value: Any, counts: Scrubbed) -> Any:
+        """Like scrub_value, where keys are names of fields: `name` in a schema is no person's."""
+        match value:
+            case dict():
+                return {
+                    key: entry if key in ("name", "type", "required") else self.scrub_definitions(entry, counts)
+                    for key, entry in value.items()
+                }
+            case list():
+                return [self.scrub_definitions(entry, counts) for entry in value]
+            case str():
+                return self.count(value, counts)
+            case _:
+                return value
+
 
 def parse_json(text: str) -> Any:
     """The object or list that `text` is as JSON; None for anything else."""
@@ -170,18 +193,19 @@ def parse_json(text: str) -> Any:
 
 def scrub_rows(rows: pl.DataFrame, scrubber: Scrubber) -> tuple[pl.DataFrame, pl.DataFrame, Scrubbed]:
     """Rows that go on, the ledger, and the findings of all rows that go on."""
-    columns: dict[str, list[Any]] = {column: [] for column in CONVERSATIONS}
+    columns: dict[str, list[Any]] = {column: [] for column in (*CONVERSATIONS, "tools")}
     lines: list[dict[str, str | None]] = []
     failed: list[str] = []
     total = Scrubbed("", Counter(), Counter())
-    texts = rows.select("row_id", *CONVERSATIONS).iter_rows()
-    for row_id, *conversations in tqdm(texts, total=rows.height, desc="scrub", unit="row"):
+    texts = rows.select("row_id", "tools", *CONVERSATIONS).iter_rows()
+    for row_id, tools, *conversations in tqdm(texts, total=rows.height, desc="scrub", unit="row"):
         counts = Scrubbed("", Counter(), Counter())
         try:
             clean = [
                 None if messages is None else [scrubber.scrub_message(message, counts) for message in messages]
                 for messages in conversations
             ]
+            clean_tools = scrubber.scrub_tools(tools, counts)
         except (FailedTextError, ValueError) as error:  # ValueError: tool calls that are no JSON
             reason = str(error) if isinstance(error, FailedTextError) else type(error).__name__
             lines.append({"row_id": row_id, "action": "drop", "reason": "scrub_failed", "detail": reason})
@@ -189,6 +213,7 @@ def scrub_rows(rows: pl.DataFrame, scrubber: Scrubber) -> tuple[pl.DataFrame, pl
             continue
         for column, messages in zip(CONVERSATIONS, clean, strict=True):
             columns[column].append(messages)
+        columns["tools"].append(clean_tools)
         total.replaced.update(counts.replaced)
         total.kept.update(counts.kept)
         if counts.replaced:

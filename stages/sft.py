@@ -13,7 +13,7 @@ from pydantic import Field
 from stages.common.stage import run, say  # isort: skip
 from stages.common import training
 from stages.common.files import write_json
-from stages.common.models import load_model, load_tokenizer, save_trained
+from stages.common.models import load_model, load_tokenizer, model_digest, save_trained
 from stages.common.params import Params, Train, load
 from stages.common.supervised import heldout_loss, read_mixture
 
@@ -64,11 +64,10 @@ def main() -> None:
     train, heldout = read_mixture(DATA, tokenizer)
     window = training.WINDOW_BATCHES if own.group_by_length else 1
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed, window)
-    folder = training.checkpoint_folder("sft", params, own, DATA, PARENT / "model.safetensors", Path(__file__))
+    folder = training.checkpoint_folder("sft", params, own, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, own, folder)
-    training.use_named_progress(trainer, "sft")
     before = training.trainable_copy(trainer.model)
-    trainer.train(resume_from_checkpoint=training.last_checkpoint(folder))
+    training.train_to_the_end(trainer, "sft", folder, len(order), params.batch_size)
     curve = training.curve_of(
         trainer.state.log_history, {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
     )
@@ -86,6 +85,7 @@ def main() -> None:
         "weights_moved_rms": moved,
     }
     write_json("metrics/sft.json", metrics)
+    training.remove_checkpoints(folder)
     say("sft", f"training loss {metrics['train_loss']:.3f}, held-out loss {metrics['heldout_loss']:.3f}")
 
 

@@ -4,6 +4,10 @@ DP-SGD (Abadi et al. 2016, algorithm 1) with Opacus on LoRA adapters: Poisson-sa
 clipped to `clip_norm`, Gaussian noise of `noise_multiplier` x `clip_norm` on the sum, calibrated so that all steps
 together cost `epsilon` at `delta`. The unit of privacy is one row of the mixture; a row that stands in it k times
 costs up to k times as much, so `mix.repeat_cap` must be 1.
+
+The promise is about the weights. `consumed.parquet` and the loss curve tell more than the weights do (the accounting
+relies on the sampling being secret): keep them where you keep the data. A private run has no checkpoints; an
+interrupted one starts anew, because noise drawn twice for the same step would cost twice.
 """
 
 from pathlib import Path
@@ -117,7 +121,7 @@ def take_step(
 def train_privately(
     model: Any, train: pl.DataFrame, params: Train, private: SftDp, pad_token_id: int
 ) -> tuple[pl.DataFrame, pl.DataFrame, "IAccountant", float]:
-    """Returns (curve with step, loss, lr, epsilon; consumed rows; accountant; noise multiplier)."""
+    """Returns (curve with step, loss, lr; consumed rows; accountant; noise multiplier)."""
     import torch
     from opacus.accountants import create_accountant
     from opacus.optimizers import DPOptimizer
@@ -185,7 +189,7 @@ def main() -> None:
         "steps": curve.height,
         "train_loss": float(curve["loss"].drop_nans().mean()),  # type: ignore[arg-type]
         "heldout_loss": heldout_loss(model, heldout, tokenizer, params),
-        "supervised_tokens": int(train["supervised_tokens"].sum()) * params.epochs,
+        "supervised_tokens": int(consumed.join(train, on="row_id")["supervised_tokens"].sum()),
         "weights_moved_rms": moved,
         "epsilon": float(accountant.get_epsilon(delta=private.delta)),
         "delta": private.delta,
@@ -201,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run("sft_dp", main, outputs=["models/sft"])
+    run("sft", main, outputs=["models/sft"])

@@ -28,7 +28,7 @@ MODELS = ("base", "sft", "align", "quantized")
 CSS = Path(card.__file__).parent / "cards" / "card.css"
 TRAIN = {
     "method": "lora", "lr": 0.0005, "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
-    "warmup_share": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0, "lora_rank": 4, "lora_alpha": 8.0,
+    "warmup_share": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0, "lora_rank": 4, "lora_alpha": 8,
     "lora_dropout": 0.0, "precision": "auto", "checkpoint_steps": 5, "seed": 1,
 }  # fmt: skip
 PARAMS = {

@@ -90,3 +90,18 @@ def test_what_is_left_out_has_a_reason() -> None:
 def test_a_source_with_a_share_but_no_row_is_an_error() -> None:
     with pytest.raises(InputError, match=r"b has a share of 0\.5 but no sft row"):
         sample_mixture(counted(5, "a", 10), [source("a", 0.5), source("b", 0.5)], params(), "sft")
+
+
+def test_a_prompt_held_out_of_one_kind_is_trained_on_in_none() -> None:
+    rows = make_rows(
+        [make_row(i, f"question {i}", "yes") for i in range(60)]
+        + [make_row(100 + i, f"Question {i} ", "yes", "no") for i in range(60)]
+    )
+    settings = params(heldout=0.05)
+    settings = settings.model_copy(update={"heldout_share": Heldout(sft=0.05, preference=0.4, unpaired=0.0)})
+    split = add_split(rows, settings)
+    sides = (
+        split.with_columns((pl.col("record") % 100).alias("asked")).group_by("asked").agg(pl.col("split").n_unique())
+    )
+    assert set(sides["split"]) == {1}
+    assert 0.2 < (split["split"] == "heldout").mean() < 0.6

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 DVC = [sys.executable, "-m", "dvc"]
@@ -135,12 +136,16 @@ def test_quantized_weights_are_compressed_tensors_without_a_trace_of_this_machin
     ],
 )
 def test_a_parameter_reruns_what_it_reaches(project: Path, change: str, first: list[str]) -> None:
-    """`card` states all parameters, so it runs again for any of them."""
     before = (project / "params.yaml").read_text()
     try:
-        call(project, *DVC, "exp", "run", "--dry", "-S", change)
+        key, _, value = change.partition("=")
+        block, _, name = key.partition(".")
+        parameters = YAML()
+        values = parameters.load(before)
+        values[block][name] = float(value)
+        parameters.dump(values, project / "params.yaml")
         ran = set(would_run(project))
-        assert ran == set(first) | {"card"}
+        assert ran == set(first)
     finally:
         (project / "params.yaml").write_text(before)
 

@@ -20,7 +20,7 @@ import pytest
 from stages import pool
 from stages.common.conversation import RecordError
 from stages.common.errors import InputError
-from stages.common.formats import gather_trees, parse
+from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Source
 from stages.common.rows import ROW_SCHEMA, message
@@ -348,7 +348,7 @@ UNREADABLE = [
     ("a.jsonl", b"\n", "holds no record"),
     ("a.csv", b"question,answer\n", "holds no record"),
     ("a.jsonl", b'{"question": "Hi"}\n{"question": "\xe9"}', "not UTF-8 at byte 33"),
-    ("a.csv", b"question,reply\nHi,Hello\n", "no column answer; it has question, reply"),
+    ("a.csv", b"question,reply\nHi,Hello\n", "no column answer; it has question and 1 more"),
     ("a.csv", b"question,answer,answer\nHi,Hello,Hello\n", "the column answer stands twice"),
     ("a.csv", b'question,answer\nHi,"Hello\nHi,Hello\n', "line 3: unexpected end of data"),
     ("a.parquet", b"PAR1", "cannot be read"),
@@ -386,12 +386,11 @@ def test_sources_that_cannot_be_read() -> None:
 
 
 def test_no_value_is_shown_where_the_header_is_missing() -> None:
-    Path("a.csv").write_text("Ann Lee,ann@example.org\n")
+    Path("a.csv").write_text("Ann Lee,ann@example.org,Gonzalez\n")
     with pytest.raises(InputError) as error:
         read("a.csv")
-    assert "it has none and 2 that are no plain names" in str(error.value)
-    assert "Ann" not in str(error.value)
-    assert "example.org" not in str(error.value)
+    assert "it has none and 3 more" in str(error.value)
+    assert not any(value in str(error.value) for value in ("Ann", "example.org", "Gonzalez"))
 
 
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,8 +429,10 @@ def test_row_id_is_a_digest_of_source_content_and_occurrence() -> None:
     fields = '"content":"{}","name":null,"role":"{}","tool_call_id":null,"tool_calls":null'
     turns = ",".join("{" + fields.replace("{}", text, 1).replace("{}", role, 1) + "}" for text, role in
                      (("Hi", "user"), ("Hello", "assistant")))  # fmt: skip
-    canonical = f'{{"chosen":null,"kind":"sft","label":null,"messages":[{turns}],"rejected":null,"tools":null}}'
-    expected = [hashlib.sha256(f"desk\n{canonical}\n{n}".encode()).hexdigest()[:16] for n in (0, 1)]
+    canonical = (
+        f'{{"chosen":null,"kind":"sft","label":null,"messages":[{turns}],"rejected":null,"subject":null,"tools":null}}'
+    )
+    expected = [hmac.new(b"pedigree", f"desk\n{canonical}\n{n}".encode(), "sha256").hexdigest()[:16] for n in (0, 1)]
     same, other = {"question": "Hi", "answer": "Hello"}, QA[0]
     write_lines("a.jsonl", [same, other, same])
     write_lines("b.jsonl", [other, same, same])
@@ -509,3 +510,14 @@ def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:
     Path("a.jsonl").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"sources.b.path: no file b.jsonl"):
         pool.main()
+
+
+def test_row_ids_cannot_be_guessed_without_the_key() -> None:
+    """A row_id stands beside the scrubbed text: trying all dates of birth must not find the one that was taken out."""
+    source, content = make_source("a.jsonl"), Content(messages=[{"role": "user", "content": "born 1990-01-02"}])
+    ids = {pool.content_hash(source, content, None, key).hexdigest() for key in (b"one", b"two")}
+    assert len(ids) == 2
+
+
+def test_a_subject_is_the_same_with_spaces_around_it() -> None:
+    assert pool.digest_subject(" P-1 ", b"k") == pool.digest_subject("P-1", b"k")

@@ -320,15 +320,15 @@ def test_all_texts_of_a_row_are_scrubbed_and_counted(scrubber: Scrubber) -> None
         }
     ]
     assert json.loads(json.loads(first["messages"][4]["tool_calls"])[0]["arguments"]) == {"mail": "<EMAIL_ADDRESS>"}
-    assert first["tools"] == rows["tools"][0]
+    assert first["tools"] == '[{"name": "book_visit", "description": "for <PERSON>"}]'
     assert first["chosen"][0]["content"] == "Yes, Mr. <PERSON>."
     assert first["rejected"][0]["content"] == "Mail <EMAIL_ADDRESS>"
     assert kept.schema == rows.schema
     assert kept.row(1) == rows.row(1)
     # PERSON: system, user text, user name, call, tool result, chosen. EMAIL_ADDRESS: user, nested call, rejected.
-    detail = "EMAIL_ADDRESS=3,MEDICAL_RECORD=1,PERSON=6,PHONE_NUMBER=1"
+    detail = "EMAIL_ADDRESS=3,MEDICAL_RECORD=1,PERSON=7,PHONE_NUMBER=1"
     assert ledger.rows() == [("a", "scrub", "change", "pii", None, detail)]
-    assert dict(found.replaced) == {"PERSON": 6, "EMAIL_ADDRESS": 3, "PHONE_NUMBER": 1, "MEDICAL_RECORD": 1}
+    assert dict(found.replaced) == {"PERSON": 7, "EMAIL_ADDRESS": 3, "PHONE_NUMBER": 1, "MEDICAL_RECORD": 1}
 
 
 def test_equal_texts_are_looked_at_once(analyser: Analyser, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,9 @@ def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -
     """The keys of the block; the results are the main scores of the quantized model."""
     trained = facts.pipeline.align if facts.pipeline.final == "align" else facts.pipeline.sft
     tags = ["pedigree", "conversational", "sft", trained, "gptq", "compressed-tensors"]
-    if "epsilon" in facts.metrics["sft"] and facts.metrics["sft"].get("private", True):
+    # Preference tuning sees its rows without privacy, so that only a model straight from sft_dp keeps the promise.
+    private = "epsilon" in facts.metrics["sft"] and facts.metrics["sft"].get("private", True)
+    if private and facts.pipeline.final == "sft":
         tags.append("differential-privacy")
     results: list[dict[str, Any]] = [
         {

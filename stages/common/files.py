@@ -33,13 +33,13 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Indented JSON with the keys in the order given; floats rounded to 6 decimals, so that diffs are readable."""
+    """Indented JSON with the keys in the order given; floats to 6 significant digits, so that diffs are readable."""
     write_text(path, json.dumps(_rounded(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 6)
+        return float(f"{value:.6g}")
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -65,8 +65,8 @@ def write_table(path: Path | str, table: pl.DataFrame) -> None:
 
 
 def write_csv(path: Path | str, table: pl.DataFrame) -> None:
-    """CSV for `dvc plots`; floats with 6 significant decimals."""
-    write_text(path, table.write_csv(float_precision=6))
+    """CSV for `dvc plots`; floats to 6 significant digits."""
+    write_text(path, table.with_columns(pl.selectors.float().round_sig_figs(6)).write_csv())
 
 
 def digest_text(text: str, length: int = 64) -> str:

@@ -36,6 +36,8 @@ def choose_dtype(precision: Precision) -> "torch.dtype":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if not torch.backends.mkldnn.is_available():
+        return torch.float32
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 

@@ -86,11 +86,15 @@ def check_header(names: list[str], source: Source, path: str) -> None:
     needed += [[column] for column in (*source.columns.values(), source.subject) if column]
     missing = [" or ".join(columns) for columns in needed if not set(columns) & set(names)]
     if missing:
-        # without a header line the first record stands here, and what it holds must not be shown
-        plain = [name for name in names if re.fullmatch(r"[A-Za-z]\w*", name)]
-        others = f" and {len(names) - len(plain)} that are no plain names" if len(plain) < len(names) else ""
+        # Without a header line the first record stands here, and what it holds must not be shown: only names that a
+        # format or params.yaml knows are.
+        fields = (name for required, optional in FIELDS.values() for name in (*required, *optional))
+        known = {part for field in fields for part in field.split("|")}
+        known |= {*source.columns.values(), source.subject or ""}
+        shown = [name for name in names if name in known]
+        others = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
         raise InputError(
-            f"{path}: no column {', '.join(dict.fromkeys(missing))}; it has {', '.join(plain) or 'none'}{others}. "
+            f"{path}: no column {', '.join(dict.fromkeys(missing))}; it has {', '.join(shown) or 'none'}{others}. "
             f"The first line names the columns; params.yaml, sources.{source.name}.columns maps a field to a column"
         )
 

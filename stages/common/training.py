@@ -8,6 +8,7 @@ the optimiser reads the rows k * batch_size to (k + 1) * batch_size of it.
 import hashlib
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,13 @@ def trainer_arguments(params: Train, folder: Path, n_rows: int) -> dict[str, Any
 def checkpoint_folder(stage: str, *inputs: object) -> Path:
     """Where an interrupted run of these very inputs left its checkpoints. Other inputs, other folder.
 
-    `inputs` are parameters or files; files count by content.
+    `inputs` are parameters, digests or files; files count by content. The code of `stages`, the versions of the
+    training packages and the hardware's precision count always.
     """
-    digest = hashlib.sha256()
-    for item in inputs:
+    digest = hashlib.sha256(f"{choose_device()} {choose_dtype('auto')}".encode())
+    code = [*sorted(Path(__file__).parents[1].glob("**/*.py")), Path(__file__).with_name("chatml.jinja")]
+    packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft", "accelerate")]
+    for item in (*inputs, *code, *packages):
         digest.update(item.read_bytes() if isinstance(item, Path) else repr(item).encode())
     folder = CHECKPOINTS / f"{stage}-{digest.hexdigest()[:16]}"
     for stale in CHECKPOINTS.glob(f"{stage}-*"):
@@ -129,6 +133,23 @@ def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint; one that was being written when the run died is passed over."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def train_to_the_end(trainer: Any, name: str, folder: Path, n_rows: int, batch_size: int) -> None:
+    """Train with a named progress bar, from the last checkpoint where there is one.
+
+    Raises RuntimeError where the trainer's steps are not the planned ones: `consumed.parquet` would be wrong.
+    """
+    use_named_progress(trainer, name)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    planned = -(-n_rows // batch_size)
+    if trainer.state.global_step != planned:
+        raise RuntimeError(f"{name}: {trainer.state.global_step} steps were taken where {planned} were planned")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """After the outputs are written: a finished run's checkpoint must not stand in for a later run."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress_callback(name: str) -> "TrainerCallback":
