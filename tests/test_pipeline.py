@@ -1,5 +1,6 @@
 """The whole graph on the recipe `tiny`: real stages, a toy model, and what an edit reruns."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -173,6 +174,29 @@ def test_one_changed_record_reruns_from_pool_and_the_rest_stands(project: Path) 
         assert "eval@base" not in ran or ran.index("eval@base") > ran.index("decontaminate")
     finally:
         path.write_bytes(before)
+
+
+def test_a_teammate_works_without_the_raw_personal_data(project: Path, tmp_path: Path) -> None:
+    """`dvc push` leaves pool and dedup out; pull and repro with --allow-missing go on from scrub."""
+    identity = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com")
+    call(project, *identity, "commit", "-qam", "ran", "--allow-empty")
+    call(project, *DVC, "remote", "add", "--local", "-f", "-d", "store", str(tmp_path / "store"))
+    call(project, "git", "add", "dvc.lock", "metrics", "reports")
+    call(project, *identity, "commit", "-qm", "results", "--allow-empty")
+    call(project, *DVC, "push")
+    call(tmp_path, "git", "clone", "-q", str(project), "clone")
+    clone = tmp_path / "clone"
+    call(clone, *DVC, "remote", "add", "--local", "-f", "-d", "store", str(tmp_path / "store"))
+    call(clone, *DVC, "pull", "--allow-missing")
+    assert (clone / "data/scrub/rows.parquet").is_file()
+    assert not (clone / "data/pool/rows.parquet").exists()
+    assert not (clone / "data/dedup/rows.parquet").exists()
+    lines = call(clone, *DVC, "repro", "--allow-missing", "--dry").splitlines()
+    assert [line for line in lines if line.startswith("Running stage")] == []
+    stored = {path.name for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    for stage in ("pool", "dedup"):
+        for path in (project / f"data/{stage}").iterdir():
+            assert hashlib.md5(path.read_bytes()).hexdigest()[2:] not in stored
 
 
 def test_two_runs_from_scratch_are_equal(project: Path, tmp_path: Path) -> None:
