@@ -379,6 +379,10 @@ def test_private_training_is_said_and_not_warned_of(folder: Path) -> None:
     page = Path("reports/card.html").read_text()
     assert 'class="warning"' not in page
     assert "preference tuning adds its own rows without privacy" in page
+    assert "differential-privacy" not in Path("reports/card.md").read_text().split("---")[1]
+    params = PARAMS | {"pipeline": {"sft": "sft_dp", "align": "dpo", "final": "sft"}}
+    write_inputs(folder, params, METRICS | {"sft": METRICS["sft"] | private})
+    card.main()
     assert "differential-privacy" in Path("reports/card.md").read_text().split("---")[1]
 
 
