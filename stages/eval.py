@@ -124,9 +124,20 @@ def build_all(tasks: list[Task]) -> list[tuple[Any, dict[str, Any]]]:
     return groups
 
 
+def unpack_weights(model: "PreTrainedModel") -> None:
+    """compressed-tensors unpacks 4-bit weights in a hook on the whole model's first call, which a scorer that calls the
+    backbone alone would never make."""
+    import torch
+
+    with torch.no_grad():
+        model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
+
+
 def load_scorer(folder: Path, params: Eval) -> "HFLM":
     """The model behind lm-eval's interface. Softmax in float32: bfloat16 rounds a log-probability of -10 to 1/16."""
     model: Any = load_model(folder, params.precision)
+    if getattr(model.config, "quantization_config", None) is not None:
+        unpack_weights(model)
     options = {"pretrained": model, "tokenizer": load_tokenizer(folder), "batch_size": params.batch_size}
     if params.shared_prompt:
         from stages.shared_prompt import SharedPromptLM
