@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def would_run(folder: Path) -> list[str]:
-    """The stages that `dvc repro` would run first; what follows them may or may not run, by their outputs."""
+    """The stages that an edit reaches at once; what follows them runs too where their outputs come out changed."""
     lines = call(folder, *DVC, "repro", "--dry").splitlines()
     return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
@@ -130,10 +130,10 @@ def test_quantized_weights_are_compressed_tensors_without_a_trace_of_this_machin
 @pytest.mark.parametrize(
     ("change", "first"),
     [
-        ("dpo.beta=0.2", ["align", "quantize", "eval@align", "card", "eval@quantized"]),
-        ("quantize.dampening=0.1", ["quantize", "eval@quantized", "card"]),
+        ("dpo.beta=0.2", ["align", "card"]),  # the card states the settings of the method
+        ("quantize.dampening=0.1", ["quantize"]),
         ("sft_dp.epsilon=3.0", []),
-        ("train.lr=0.02", ["sft", "align", "quantize", "eval@sft", "eval@align", "eval@quantized", "card"]),
+        ("train.lr=0.02", ["sft", "card"]),
     ],
 )
 def test_a_parameter_reruns_what_it_reaches(project: Path, change: str, first: list[str]) -> None:
@@ -156,7 +156,7 @@ def test_an_edit_of_the_method_reruns_nothing_before_it(project: Path) -> None:
     before = path.read_text()
     try:
         path.write_text(before + "\n# edited\n")
-        assert set(would_run(project)) == {"align", "quantize", "eval@align", "eval@quantized", "card"}
+        assert would_run(project) == ["align"]
     finally:
         path.write_text(before)
 
@@ -168,10 +168,7 @@ def test_one_changed_record_reruns_from_pool_and_the_rest_stands(project: Path) 
         records = json.loads(before)
         records[0]["output"] = "We open early and close at six."
         path.write_text(json.dumps(records))
-        ran = would_run(project)
-        assert ran[0] == "pool"
-        assert "base" not in ran
-        assert "eval@base" not in ran or ran.index("eval@base") > ran.index("decontaminate")
+        assert would_run(project) == ["pool"]
     finally:
         path.write_bytes(before)
 
@@ -179,9 +176,8 @@ def test_one_changed_record_reruns_from_pool_and_the_rest_stands(project: Path) 
 def test_a_teammate_works_without_the_raw_personal_data(project: Path, tmp_path: Path) -> None:
     """`dvc push` leaves pool and dedup out; pull and repro with --allow-missing go on from scrub."""
     identity = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com")
-    call(project, *identity, "commit", "-qam", "ran", "--allow-empty")
     call(project, *DVC, "remote", "add", "--local", "-f", "-d", "store", str(tmp_path / "store"))
-    call(project, "git", "add", "dvc.lock", "metrics", "reports")
+    call(project, "git", "add", "-A")
     call(project, *identity, "commit", "-qm", "results", "--allow-empty")
     call(project, *DVC, "push")
     call(tmp_path, "git", "clone", "-q", str(project), "clone")
