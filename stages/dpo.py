@@ -17,13 +17,13 @@ from stages.common import training
 from stages.common.chat import encode_reply
 from stages.common.errors import InputError
 from stages.common.files import write_json
-from stages.common.models import load_model, load_tokenizer, model_digest, save_trained
+from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Train, load
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PARENT, OUTPUT = Path("models/sft"), Path("models/align")
+PARENT = Path("models/sft")
 DATA = Path("data/mix/preference.parquet")
 LOSSES_FROM_LN_2 = ("sigmoid", "robust")
 
@@ -94,7 +94,7 @@ def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", par
                 check_start(float(logs["loss"]), params)
 
     columns = ("prompt_ids", "chosen_ids", "rejected_ids")
-    return PairTrainer(
+    trainer = PairTrainer(
         callbacks=[CheckStart()],
         model=load_model(PARENT, training.weights_precision(params)),
         ref_model=load_model(PARENT, training.weights_precision(params)) if params.method == "full" else None,
@@ -103,6 +103,8 @@ def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", par
         processing_class=tokenizer,
         peft_config=training.lora_config(params),
     )
+    training.speed_up(trainer.model)
+    return trainer
 
 
 def heldout_preferences(trainer: Any, pairs: pl.DataFrame, params: Dpo) -> pl.DataFrame:
@@ -160,24 +162,15 @@ def main() -> None:
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed)
     folder = training.checkpoint_folder("dpo", params, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, folder)
-    before = training.trainable_copy(trainer.model)
-    training.train_to_the_end(trainer, "dpo", folder, len(order), params.batch_size)
-    columns = {"loss": "loss", "lr": "learning_rate", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
-    curve = training.curve_of(trainer.state.log_history, columns)
-    moved = training.require_moved(before, trainer.model, "dpo")
-    margins = heldout_preferences(trainer, heldout, params)
-    save_trained(trainer.model, OUTPUT, PARENT)
     consumed = training.consumed_table(train["row_id"].to_list(), order, params.batch_size)
-    training.write_training("align", OUTPUT, consumed, curve)
-    metrics = {
-        "rows_in": train.height,
-        "steps": curve.height,
+    columns = {"loss": "loss", "lr": "learning_rate", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+    curve, metrics = training.train_and_write(trainer, "align", PARENT, folder, consumed, columns)
+    margins = heldout_preferences(trainer, heldout, params)
+    metrics |= {
         "loss_at_start": float(curve["loss"][0]),
-        "train_loss": float(curve["loss"].mean()),  # type: ignore[arg-type]
         "heldout_pairs": heldout.height,
         "heldout_accuracy": preference_accuracy(margins["margin"]),
         "heldout_margin": float(margins["margin"].mean()),  # type: ignore[arg-type]
-        "weights_moved_rms": moved,
     }
     write_json("metrics/align.json", metrics)
     training.remove_checkpoints(folder)

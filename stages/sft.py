@@ -13,14 +13,14 @@ from pydantic import Field
 from stages.common.stage import run, say  # isort: skip
 from stages.common import training
 from stages.common.files import write_json
-from stages.common.models import load_model, load_tokenizer, model_digest, save_trained
+from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Train, load
 from stages.common.supervised import heldout_loss, read_mixture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PARENT, OUTPUT = Path("models/base"), Path("models/sft")
+PARENT = Path("models/base")
 DATA = Path("data/mix/sft.parquet")
 
 
@@ -49,13 +49,15 @@ def build_trainer(
         neftune_noise_alpha=own.neftune_alpha,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=load_model(PARENT, training.weights_precision(params)),
         args=arguments,
         train_dataset=Dataset.from_list(rows.select("input_ids", "labels").to_dicts()),
         processing_class=tokenizer,
         peft_config=training.lora_config(params),
     )
+    training.speed_up(trainer.model)
+    return trainer
 
 
 def main() -> None:
@@ -66,23 +68,12 @@ def main() -> None:
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed, window)
     folder = training.checkpoint_folder("sft", params, own, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, own, folder)
-    before = training.trainable_copy(trainer.model)
-    training.train_to_the_end(trainer, "sft", folder, len(order), params.batch_size)
-    curve = training.curve_of(
-        trainer.state.log_history, {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
-    )
-    moved = training.require_moved(before, trainer.model, "sft")
-    save_trained(trainer.model, OUTPUT, PARENT)
-    training.write_training(
-        "sft", OUTPUT, training.consumed_table(train["row_id"].to_list(), order, params.batch_size), curve
-    )
-    metrics = {
-        "rows_in": train.height,
-        "steps": curve.height,
-        "train_loss": float(curve["loss"].mean()),  # type: ignore[arg-type]
+    consumed = training.consumed_table(train["row_id"].to_list(), order, params.batch_size)
+    columns = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
+    _, metrics = training.train_and_write(trainer, "sft", PARENT, folder, consumed, columns)
+    metrics |= {
         "heldout_loss": heldout_loss(trainer.model, heldout, tokenizer, params),
         "supervised_tokens": int(train["supervised_tokens"].sum()) * params.epochs,
-        "weights_moved_rms": moved,
     }
     write_json("metrics/sft.json", metrics)
     training.remove_checkpoints(folder)

@@ -12,17 +12,9 @@ import pytest
 from stages.common.errors import InputError
 from stages.common.evalsets import build_task
 from stages.common.params import Task
-from stages.eval import (
-    Eval,
-    answer_prompts,
-    build_all,
-    build_group,
-    judge_task,
-    load_scorer,
-    main,
-    named_metrics,
-    read_dirty,
-)
+from stages.eval import Eval, build_all, build_group, load_scorer, main
+from stages.evaluation.answers import answer_prompts
+from stages.evaluation.judging import judge_task, named_metrics, read_dirty
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}</s>{% endfor %}"
@@ -169,7 +161,7 @@ def score_both_ways(model: Any, requests: list[tuple[str, str]], batch_size: int
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from stages.shared_prompt import SharedPromptLM
+    from stages.evaluation.shared_prompt import SharedPromptLM
 
     def score(scorer: Any) -> Any:
         instances = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(requests)]
@@ -232,7 +224,7 @@ def test_the_prompt_is_computed_once() -> None:
     model.model.register_forward_pre_hook(count, with_kwargs=True)
     from lm_eval.api.instance import Instance
 
-    from stages.shared_prompt import SharedPromptLM
+    from stages.evaluation.shared_prompt import SharedPromptLM
 
     scorer = SharedPromptLM(pretrained=model, tokenizer=tiny_tokenizer(), batch_size=4)
     pairs = [("q" * 50, " ab"), ("q" * 50, " cde"), ("q" * 50, " f")]
@@ -242,7 +234,7 @@ def test_the_prompt_is_computed_once() -> None:
 
 
 def test_pack_lays_choices_behind_the_prompt() -> None:
-    from stages.shared_prompt import pack
+    from stages.evaluation.shared_prompt import pack
 
     requests = [(("", ""), [7, 8], [5, 1]), (("", ""), [7, 8], [5, 2, 3]), (("", ""), [7, 8], [5, 2])]
     packed = pack([0, 1, 2], requests)
@@ -255,7 +247,7 @@ def test_pack_lays_choices_behind_the_prompt() -> None:
 def test_a_choice_sees_the_prompt_and_itself() -> None:
     import torch
 
-    from stages.shared_prompt import attention_mask
+    from stages.evaluation.shared_prompt import attention_mask
 
     mask = attention_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]), torch.float32)[0, 0] == 0
     assert mask.int().tolist() == [
@@ -269,7 +261,7 @@ def test_a_choice_sees_the_prompt_and_itself() -> None:
 
 
 def test_batches_hold_to_both_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages import shared_prompt
+    from stages.evaluation import shared_prompt
 
     groups = [shared_prompt.Packed([i], list(range(n)), [], [], []) for i, n in enumerate([2, 10, 3, 9, 2])]
     monkeypatch.setattr(shared_prompt, "MASK_CELLS", 200)
@@ -294,14 +286,18 @@ def test_answers_are_greedy_and_stop_at_the_end_of_the_turn(workspace: Path) -> 
             with torch.no_grad():
                 tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
         expected.append(tokenizer.decode(tokens[start:], skip_special_tokens=True).strip())
-    answers = answer_prompts(model, tokenizer, prompts, params)
+    answers = answer_prompts(model, tokenizer, prompts, params.batch_size, params.answer_tokens)
     assert answers["answer"].to_list() == expected
     with torch.no_grad():  # a head that always says </s>
         model.lm_head.weight.zero_()
         model.model.norm.weight.fill_(1.0)
         model.lm_head.bias = torch.nn.Parameter(torch.eye(260)[1])
-    assert answer_prompts(model, tokenizer, prompts, params)["answer"].to_list() == ["", "", ""]
-    assert answer_prompts(model, tokenizer, [], params).height == 0
+    assert answer_prompts(model, tokenizer, prompts, params.batch_size, params.answer_tokens)["answer"].to_list() == [
+        "",
+        "",
+        "",
+    ]
+    assert answer_prompts(model, tokenizer, [], params.batch_size, params.answer_tokens).height == 0
 
 
 def test_named_metrics_keep_numbers_and_name_filters() -> None:

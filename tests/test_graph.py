@@ -58,8 +58,12 @@ def closure(path: Path, seen: set[Path] | None = None) -> set[Path]:
 
 
 def code_of(path: str) -> set[str]:
-    files = {file.relative_to(ROOT).as_posix() for file in closure(ROOT / path)}
-    return {file for file in files if file not in ("stages/__init__.py", "stages/common/__init__.py")}
+    return {file.relative_to(ROOT).as_posix() for file in closure(ROOT / path) if not says_nothing(file)}
+
+
+def says_nothing(path: Path) -> bool:
+    """Whether a file is a docstring alone, as most `__init__.py` are."""
+    return path.name == "__init__.py" and len(ast.parse(path.read_text()).body) < 2
 
 
 def body(stage: str) -> dict:
@@ -73,7 +77,9 @@ def declared_code(stage: str, module: str) -> set[str]:
     for dep in deps:
         if not dep.startswith(NOT_CODE):
             files = (ROOT / dep).glob("**/*.py") if (ROOT / dep).is_dir() else [ROOT / dep]
-            found |= {file.relative_to(ROOT).as_posix() for file in files if file.suffix == ".py"}
+            found |= {
+                file.relative_to(ROOT).as_posix() for file in files if file.suffix == ".py" and not says_nothing(file)
+            }
     return found - NOT_RUN
 
 

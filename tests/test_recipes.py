@@ -180,7 +180,7 @@ def test_values_of_ones_own_are_not_overwritten_unsaid(clone: Path, capsys: pyte
     path = Path("params.yaml")
     text, beta = path.read_text(), params()["dpo"]["beta"]
     put("dpo.beta", "0.37")
-    path.write_text(path.read_text().replace("- name: clinic_faq\n    path: data/", "- name: clinic_faq\n    path: d/"))
+    path.write_text(path.read_text().replace("- name: clinic_faq\n  path: data/", "- name: clinic_faq\n  path: d/"))
     edited, faq = path.read_text(), params()["sources"][0]["path"]
     with pytest.raises(SystemExit):
         main(["recipe", "use", "dp"])

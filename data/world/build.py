@@ -156,7 +156,7 @@ def build(folder: Path) -> tuple[dict[str, bytes], list[str]]:
         files[f"data/raw/eval/{name}.jsonl"] = encode(f"{name}.jsonl", items)
         files[f"data/raw/eval/{name}.yaml"] = TASK.format(name=name, title=TITLES[name]).encode()
     prompts = (folder / "conversations/prompts.yaml").read_text(encoding="utf-8")
-    files["data/raw/eval/prompts.yaml"] = f"# Fixed prompts whose answers the card shows.\n{prompts}".encode()
+    files["data/raw/prompts.yaml"] = f"# Fixed prompts whose answers the card shows.\n{prompts}".encode()
     files["data/world/planted.json"] = list_planted(planted)
     return files, found
 

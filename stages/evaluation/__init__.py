@@ -1,0 +1,1 @@
+"""Inside the stage eval: scoring with a shared prompt, judging what lm-eval returns, writing answers."""
