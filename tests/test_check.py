@@ -174,7 +174,7 @@ def test_item_files_of_a_task(clone: Path) -> None:
 def test_prompts_of_the_card(clone: Path) -> None:
     (line,) = mistakes_after(put("eval", prompts="data/raw/eval/gone.yaml", answer_tokens=8))
     assert line.startswith("params.yaml, eval.prompts: data/raw/eval/gone.yaml is not there")
-    assert mistakes_after(put("eval", answer_tokens=0)) == []
+    assert mistakes_after(put("eval", prompts=read_yaml(ROOT / "recipes/default.yaml")["eval"]["prompts"])) == []
 
 
 def test_kinds_that_the_graph_needs(clone: Path) -> None:
