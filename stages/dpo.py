@@ -21,10 +21,12 @@ from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Train, load
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 PARENT = Path("models/sft")
 DATA = Path("data/mix/preference.parquet")
+CPU_PASS_TOKENS = 2048  # of one forward and backward pass on a CPU
 LOSSES_FROM_LN_2 = ("sigmoid", "robust")
 
 
@@ -66,15 +68,49 @@ def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl
     return pl.DataFrame(lines, schema=schema, orient="row")
 
 
+def split_pairs(batch: dict[str, "torch.Tensor"], limit_tokens: int) -> list[dict[str, "torch.Tensor"]]:
+    """A batch of TRL's collator, chosen above rejected, as equal parts of at most `limit_tokens` tokens, padding
+    included, or of single pairs."""
+    import torch
+
+    rows, length = batch["input_ids"].shape
+    n_pairs = rows // 2
+    sizes = [size for size in range(1, n_pairs + 1) if n_pairs % size == 0 and 2 * size * length <= limit_tokens]
+    size, parts = max(sizes, default=1), []
+    for start in range(0, n_pairs, size):
+        here = [*range(start, start + size), *range(n_pairs + start, n_pairs + start + size)]
+        longest = int(batch["attention_mask"][here].sum(1).max())
+        parts.append({key: value[torch.tensor(here), :longest] for key, value in batch.items()})
+    return parts
+
+
 def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Dpo, folder: Path) -> Any:
-    """A DPOTrainer over pairs that are tokenized already, in the order given."""
+    """A DPOTrainer over pairs that are tokenized already, in the order given.
+
+    On a CPU a batch of long pairs goes through the model in equal parts, so that the mean over its pairs is the mean of
+    the parts' means.
+    """
+    import torch
     from datasets import Dataset
     from transformers import TrainerCallback, set_seed
     from trl import DPOConfig, DPOTrainer
 
     class PairTrainer(DPOTrainer):
+        n_parts = 1
+
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            parts = split_pairs(inputs, CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
+            self.n_parts, step = len(parts), super().training_step
+            losses = torch.stack([step(model, part, num_items_in_batch) for part in parts])
+            self.n_parts = 1
+            return losses.sum()
+
+        def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            loss: torch.Tensor = super().compute_loss(*args, **kwargs)
+            return loss / self.n_parts
 
     set_seed(params.seed)
     arguments = DPOConfig(

@@ -15,7 +15,7 @@ from stages.common import training
 from stages.common.files import write_json
 from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Train, load
-from stages.common.supervised import heldout_loss, read_mixture
+from stages.common.supervised import CPU_PASS_TOKENS, heldout_loss, read_mixture, split_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,10 +36,21 @@ class Sft(Params):
 def build_trainer(
     rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", params: Train, own: Sft, folder: Path
 ) -> Any:
-    """A stock SFTTrainer over rows that are tokenized already, in the order given."""
+    """An SFTTrainer over rows that are tokenized already, in the order given.
+
+    On a CPU a batch of long rows goes through the model in parts: the loss is a sum over tokens divided by the count of
+    the whole step, so the gradients of the parts add up to the same.
+    """
+    import torch
     from datasets import Dataset
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
+
+    class PartwiseTrainer(SFTTrainer):
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            parts = split_batch(inputs, CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
+            step = super().training_step
+            return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
 
     set_seed(params.seed)
     arguments = SFTConfig(
@@ -49,7 +60,7 @@ def build_trainer(
         neftune_noise_alpha=own.neftune_alpha,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = SFTTrainer(
+    trainer = PartwiseTrainer(
         model=load_model(PARENT, training.weights_precision(params)),
         args=arguments,
         train_dataset=Dataset.from_list(rows.select("input_ids", "labels").to_dicts()),

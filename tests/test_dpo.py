@@ -9,7 +9,7 @@ from conftest import make_row, make_rows
 from stages import dpo
 from stages.common.errors import InputError
 from stages.common.models import load_tokenizer
-from stages.dpo import Dpo, build_trainer, check_start, encode_pairs, preference_accuracy
+from stages.dpo import Dpo, build_trainer, check_start, encode_pairs, preference_accuracy, split_pairs
 from stages.dpo import heldout_preferences as measure
 
 
@@ -95,3 +95,34 @@ def test_a_reply_without_text_is_refused(toy_base: Path) -> None:
     tokenizer.chat_template = "{% for m in messages %}x{% endfor %}"
     with pytest.raises(InputError):
         encode_pairs(rows, tokenizer)
+
+
+def test_training_in_parts_has_the_loss_curve_of_whole_batches(
+    toy_base: Path, pairs: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpo, "PARENT", toy_base)
+    settings = params(micro_batch_size=4)
+
+    def curve() -> list[tuple[float, float]]:
+        trainer = build_trainer(pairs, load_tokenizer(toy_base), settings, tmp_path)
+        trainer.train()
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        return [(float(line["loss"]), float(line["rewards/margins"])) for line in lines]
+
+    whole = curve()
+    assert len(whole) == 4
+    monkeypatch.setattr(dpo, "CPU_PASS_TOKENS", 200)  # of about 40 tokens each: parts of two pairs
+    for found, expected in zip(curve(), whole, strict=True):
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_pairs_are_split_with_their_rejected_halves() -> None:
+    ids = torch.tensor([[1, 1, 1], [2, 2, 0], [3, 3, 0], [4, 0, 0], [5, 5, 0], [6, 6, 0], [7, 0, 0], [8, 8, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    parts = split_pairs(batch, limit_tokens=12)
+    assert [part["input_ids"].tolist() for part in parts] == [
+        [[1, 1, 1], [2, 2, 0], [5, 5, 0], [6, 6, 0]],
+        [[3, 3], [4, 0], [7, 0], [8, 8]],
+    ]
+    assert len(split_pairs(batch, limit_tokens=1)) == 4
+    assert len(split_pairs(batch, limit_tokens=24)) == 1

@@ -89,3 +89,49 @@ def test_heldout_loss_is_the_mean_over_tokens(toy_base) -> None:
         losses += [-logits[place - 1, token].item() for place, token in targets.items()]
     found = heldout_loss(model, rows, tokenizer, SimpleNamespace(micro_batch_size=2))
     assert found == pytest.approx(sum(losses) / 3, abs=1e-5)
+
+
+def test_parts_of_a_batch_hold_its_tokens_once() -> None:
+    from stages.common.supervised import pad_batch, split_batch
+
+    rows = [{"input_ids": list(range(1, 1 + n)), "labels": [-100, *range(2, 1 + n)]} for n in (3, 2, 6, 4)]
+    batch = pad_batch(rows, pad_token_id=0)
+    parts = split_batch(batch, limit_tokens=12)
+    assert [tuple(part["input_ids"].shape) for part in parts] == [(2, 3), (2, 6)]
+    found = [row[row > 0].tolist() for part in parts for row in part["input_ids"]]
+    assert found == [row["input_ids"] for row in rows]
+    assert [tuple(part["labels"].shape) for part in split_batch(batch, limit_tokens=1)] == [
+        (1, 3),
+        (1, 2),
+        (1, 6),
+        (1, 4),
+    ]
+
+
+def test_training_in_parts_has_the_loss_curve_of_whole_batches(toy_base, tmp_path, monkeypatch) -> None:
+    from test_dpo import params as dpo_params
+
+    from stages import sft
+    from stages.common.models import load_tokenizer
+    from stages.common.params import Train
+
+    monkeypatch.setattr(sft, "PARENT", toy_base)
+    settings = dpo_params(micro_batch_size=4)
+    train = Train(**{name: getattr(settings, name) for name in Train.model_fields})
+    own = sft.Sft(group_by_length=False, neftune_alpha=None)
+    rows = pl.DataFrame(
+        {
+            "input_ids": [list(range(4 + i, 16 + 2 * i)) for i in range(16)],
+            "labels": [[-100] * (1 + i) + list(range(5 + 2 * i, 16 + 2 * i)) for i in range(16)],
+        }
+    )
+
+    def losses() -> list[float]:
+        trainer = sft.build_trainer(rows, load_tokenizer(toy_base), train, own, tmp_path)
+        trainer.train()
+        return [float(line["loss"]) for line in trainer.state.log_history if "loss" in line]
+
+    whole = losses()
+    monkeypatch.setattr(sft, "CPU_PASS_TOKENS", 40)
+    assert losses() == pytest.approx(whole, abs=1e-4)
+    assert whole[-1] < whole[0]

@@ -102,7 +102,7 @@ class Train(Params):
     batch_size: PositiveInt
     """Rows per optimiser step."""
     micro_batch_size: PositiveInt
-    """Rows per forward pass; divides batch_size, less needs less memory."""
+    """Rows per forward pass at most; divides batch_size, less needs less memory."""
     schedule: Literal["constant", "linear", "cosine"]
     """How the rate falls after warm-up."""
     warmup_share: Share

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that the loss does not see
+CPU_PASS_TOKENS = 2048  # of one forward and backward pass on a CPU: 16 rows of 512 tokens at once would take 12 GB
 
 
 def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
@@ -71,6 +72,15 @@ def pad_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, "torch
         "attention_mask": (torch.arange(longest)[None] < lengths).long(),
         "labels": filled("labels", IGNORED),
     }
+
+
+def split_batch(batch: dict[str, "torch.Tensor"], limit_tokens: int) -> list[dict[str, "torch.Tensor"]]:
+    """A batch padded on the right as parts of at most `limit_tokens` tokens, padding included, and at least one row."""
+    n_rows, length = batch["input_ids"].shape
+    some = max(1, limit_tokens // length)
+    parts = [{key: value[start : start + some] for key, value in batch.items()} for start in range(0, n_rows, some)]
+    longest = [int(part["attention_mask"].sum(1).max()) for part in parts]
+    return [{key: value[:, :end] for key, value in part.items()} for part, end in zip(parts, longest, strict=True)]
 
 
 def token_losses(model: "torch.nn.Module", batch: dict[str, "torch.Tensor"]) -> tuple["torch.Tensor", "torch.Tensor"]:
