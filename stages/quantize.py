@@ -4,8 +4,13 @@ GPTQ (Frantar et al. 2023) with llm-compressor: weights in 4 bits with one scale
 in 16 bits, written as compressed-tensors, which vLLM loads. The head and the embeddings stay as they are.
 """
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from unittest.mock import patch
 
 import polars as pl
 from pydantic import Field
@@ -55,8 +60,30 @@ def check_group_size(model: "PreTrainedModel", group_size: int) -> None:
             )
 
 
+@contextmanager
+def one_progress_bar() -> Iterator[None]:
+    """llm-compressor shows two bars a layer, "(4/31): Calibrating" and "(4/31): Propagating"; here they move one."""
+    from llmcompressor.pipelines import cache
+    from llmcompressor.pipelines.sequential import pipeline
+    from tqdm import tqdm
+
+    with tqdm(total=0, desc="quantize", unit="layer") as bar:
+
+        def count(iterable: Any, *_: Any, desc: str = "", **__: Any) -> Any:
+            layer = re.match(r"\((\d+)/(\d+)\)", desc)
+            if layer:
+                bar.total = int(layer[2])
+                bar.update(int(layer[1]) - 1 - bar.n)
+            return iterable
+
+        with patch.object(pipeline, "tqdm", count), patch.object(cache, "tqdm", count):
+            yield
+        bar.update((bar.total or 0) - bar.n)
+
+
 def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], params: Quantize) -> "PreTrainedModel":
     """The model with its linear layers in 4 bits. `calibration`: {input_ids, attention_mask} of one row each."""
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")  # else 400 lines of times and errors
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, QuantizationStrategy
     from datasets import Dataset
     from llmcompressor import oneshot
@@ -69,15 +96,16 @@ def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], 
         ),
     )
     recipe = GPTQModifier(config_groups={"group_0": scheme}, ignore=["lm_head"], dampening_frac=params.dampening)
-    return oneshot(
-        model=model,
-        dataset=Dataset.from_list(calibration),
-        recipe=recipe,
-        num_calibration_samples=len(calibration),
-        max_seq_length=params.calibration_length_tokens,
-        shuffle_calibration_samples=False,
-        batch_size=1,
-    )
+    with one_progress_bar():
+        return oneshot(
+            model=model,
+            dataset=Dataset.from_list(calibration),
+            recipe=recipe,
+            num_calibration_samples=len(calibration),
+            max_seq_length=params.calibration_length_tokens,
+            shuffle_calibration_samples=False,
+            batch_size=1,
+        )
 
 
 def mixture_rows(tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:

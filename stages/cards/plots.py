@@ -92,8 +92,8 @@ def widen(axes: "Axes", rows: int) -> None:
 
 
 def rolling_mean(values: pl.Series) -> pl.Series:
-    """A centred mean over a twentieth of the steps, for the eye."""
-    return values.fill_nan(None).rolling_mean(max(1, len(values) // 20), min_samples=1, center=True)
+    """A centred mean over a twentieth of the steps, but five at least, for the eye."""
+    return values.fill_nan(None).rolling_mean(max(5, len(values) // 20), min_samples=1, center=True)
 
 
 def plot_shares(mixture: pl.DataFrame) -> str:

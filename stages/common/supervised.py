@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that the loss does not see
-CPU_PASS_TOKENS = 2048  # of one forward and backward pass on a CPU: 16 rows of 512 tokens at once would take 12 GB
+CPU_PASS_TOKENS = 2048  # of one pass through the model on a CPU: 16 rows of 512 tokens at once would take 12 GB
 
 
 def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
@@ -110,6 +110,7 @@ def heldout_loss(
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for start in tqdm(range(0, len(items), params.micro_batch_size), desc="held-out loss", unit=" batches"):
             batch = pad_batch(items[start : start + params.micro_batch_size], tokenizer.pad_token_id)
-            losses, counts = token_losses(model, {key: value.to(device) for key, value in batch.items()})
-            total, tokens = total + losses.sum().item(), tokens + int(counts.sum())
+            for part in split_batch(batch, CPU_PASS_TOKENS):
+                losses, counts = token_losses(model, {key: value.to(device) for key, value in part.items()})
+                total, tokens = total + losses.sum().item(), tokens + int(counts.sum())
     return total / tokens
