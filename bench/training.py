@@ -14,12 +14,15 @@ second, the ratio, and the largest difference of the losses; writes nothing.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from stages.common.stage import say  # isort: skip
 import numpy as np
@@ -31,10 +34,22 @@ from stages.common.models import choose_dtype, load_tokenizer
 from stages.common.params import Train, load
 from stages.common.supervised import read_mixture
 
-STOCK_ROWS = 8  # rows a pass of stock; 16 are no faster there
+STOCK_ROWS = 8  # rows a pass of stock, and of ours where it trains on the batches of stock
 
 Run = tuple[float, list[float]]
 """Seconds of training, the loss of each step."""
+
+
+@contextmanager
+def stock_trainers(autocast: bool) -> Iterator[None]:
+    """Nothing of ours in the stages' trainers: PEFT's layers, TRL's head, autocast, whole batches."""
+    with (
+        patch.object(training, "speed_up", lambda model: None),
+        patch.object(training, "uses_autocast", lambda params: autocast),
+        patch.object(sft, "CPU_PASS_TOKENS", sys.maxsize),
+        patch.object(dpo, "CPU_PASS_TOKENS", sys.maxsize),
+    ):
+        yield
 
 
 def time_training(build: Callable[[Path], Any]) -> Run:
@@ -45,20 +60,6 @@ def time_training(build: Callable[[Path], Any]) -> Run:
         trainer.train()
         seconds = time.perf_counter() - start
     return seconds, [float(line["loss"]) for line in trainer.state.log_history if "loss" in line]
-
-
-def without_speed_up(build: Callable[[Path], Any], autocast: bool) -> Callable[[Path], Any]:
-    """The same trainer with nothing of ours in it: PEFT's layers, TRL's head, autocast."""
-
-    def built(folder: Path) -> Any:
-        speed_up, uses_autocast = training.speed_up, training.uses_autocast
-        training.speed_up, training.uses_autocast = (lambda model: None), (lambda params: autocast)
-        try:
-            return build(folder)
-        finally:
-            training.speed_up, training.uses_autocast = speed_up, uses_autocast
-
-    return built
 
 
 def compare(
@@ -74,22 +75,22 @@ def compare(
 
     order = training.plan_order(rows["length"].to_list(), 1, params.batch_size, params.seed)
     small = params.model_copy(update={"micro_batch_size": min(STOCK_ROWS, params.micro_batch_size)})
-    autocast = choose_dtype(params.precision) == torch.bfloat16
+    stock = stock_trainers(choose_dtype(params.precision) == torch.bfloat16)
     stock_batches = partial(build, rows, small)
     ways = {
-        "stock": without_speed_up(stock_batches, autocast),
-        "ours, stock order": stock_batches,
-        "ours": partial(build, rows[order], params),
+        "stock": stock(partial(time_training, stock_batches)),
+        "ours, stock order": partial(time_training, stock_batches),
+        "ours": partial(time_training, partial(build, rows[order], params)),
     }
     runs: dict[str, list[Run]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for way, built in ways.items():
-            runs[way].append(time_training(built))
+        for way, run in ways.items():
+            runs[way].append(run())
     speeds = {way: statistics.median(tokens / seconds for seconds, _ in runs[way]) for way in ways}
     for way, speed in speeds.items():
         say(name, f"{way:18} {speed:6.0f} tokens/s  {speed / speeds['stock']:.2f}x")
-    stock, ours = (np.array(runs[way][0][1]) for way in ("stock", "ours, stock order"))
-    say(name, f"largest difference of a step's loss: {np.abs(stock - ours).max():.4f}; mean loss {stock.mean():.3f}")
+    theirs, ours = (np.array(runs[way][0][1]) for way in ("stock", "ours, stock order"))
+    say(name, f"largest difference of a step's loss: {np.abs(theirs - ours).max():.4f}; mean loss {theirs.mean():.3f}")
 
 
 def bench_sft(steps: int, rounds: int) -> None:
