@@ -46,8 +46,7 @@ def stock_trainers(autocast: bool) -> Iterator[None]:
     with (
         patch.object(training, "speed_up", lambda model: None),
         patch.object(training, "uses_autocast", lambda params: autocast),
-        patch.object(sft, "CPU_PASS_TOKENS", sys.maxsize),
-        patch.object(dpo, "CPU_PASS_TOKENS", sys.maxsize),
+        patch.object(training, "CPU_PASS_TOKENS", sys.maxsize),
     ):
         yield
 

@@ -11,70 +11,25 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pedigree.base_model import estimate_base_bytes, input_widths, read_config
 from pedigree.blocks import BLOCKS, validate_blocks
 from pedigree.layout import show_bytes, table
+from pedigree.report import Report
+from pedigree.source_files import check_file, check_sources
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
 
+if TYPE_CHECKING:
+    pass
+
 Blocks = dict[str, Any]
-SOURCES_FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
 EVAL_FOLDER = Path("data/raw/eval")
 SPARE_BYTES = 2e9  # data, caches, temporary files
 BASE_COPIES = 6  # download, base, one merged or whole model a stage, quantized, and DVC's cache of them
-
-
-@dataclass
-class Report:
-    """What was found: facts as (subject, text), notes, mistakes."""
-
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    mistakes: list[str] = field(default_factory=list)
-
-    def wrong(self, key: str, text: str) -> None:
-        self.mistakes.append(f"{PARAMS_FILE}, {key}: {text}")
-
-    def note(self, key: str, text: str) -> None:
-        self.notes.append(f"{PARAMS_FILE}, {key}: {text}")
-
-
-def check_sources(blocks: Blocks, report: Report) -> None:
-    """Each source's files: there, not empty, of a type that pool reads."""
-    from stages.common.sources import check_source
-
-    total = 0
-    for source in blocks["sources"]:
-        key = f"sources.{source.name}.path"
-        try:
-            files = check_source(source)
-        except InputError as error:
-            report.mistakes += str(error).splitlines()
-            continue
-        if source.path.startswith("hub:"):
-            continue
-        if SOURCES_FOLDER not in Path(os.path.normpath(source.path)).parents:
-            report.wrong(
-                key, f"{source.path} is not below {SOURCES_FOLDER}: `dvc repro` would not see it change; move it"
-            )
-        total += sum(check_file(Path(file), key, report) for file in files)
-    report.facts.append(("sources", f"{len(blocks['sources'])}, {show_bytes(total)}"))
-
-
-def check_file(file: Path, key: str, report: Report) -> int:
-    """Bytes of a data file; a mistake where it cannot be read or is empty."""
-    if not os.access(file, os.R_OK):
-        report.wrong(key, f"{file} cannot be read; mend its permissions")
-        return 0
-    size = file.stat().st_size
-    if size == 0:
-        report.wrong(key, f"{file} is empty; put the data in, or take the entry out")
-    return size
 
 
 def check_key(blocks: Blocks, report: Report) -> None:

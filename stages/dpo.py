@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PARENT = Path("models/sft")
 DATA = Path("data/mix/preference.parquet")
-CPU_PASS_TOKENS = 2048  # of one forward and backward pass on a CPU
 LOSSES_FROM_LN_2 = ("sigmoid", "robust")
 
 
@@ -102,7 +101,7 @@ def build_trainer(pairs: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", par
             return dataset
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-            parts = split_pairs(inputs, CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
+            parts = split_pairs(inputs, training.CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
             self.n_parts, step = len(parts), super().training_step
             losses = torch.stack([step(model, part, num_items_in_batch) for part in parts])
             self.n_parts = 1

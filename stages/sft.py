@@ -15,7 +15,7 @@ from stages.common import training
 from stages.common.files import write_json
 from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Train, load
-from stages.common.supervised import CPU_PASS_TOKENS, heldout_loss, read_mixture, split_batch
+from stages.common.supervised import heldout_loss, read_mixture, split_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ def build_trainer(
 
     class PartwiseTrainer(SFTTrainer):
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-            parts = split_batch(inputs, CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
+            parts = split_batch(inputs, training.CPU_PASS_TOKENS) if self.args.use_cpu else [inputs]
             step = super().training_step
             return torch.stack([step(model, part, num_items_in_batch) for part in parts]).sum()
 

@@ -1,5 +1,6 @@
 """pedigree check: it tells every mistake, with its key and the remedy, and nothing where all is well."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -90,7 +91,7 @@ def test_nothing_to_complain_of(clone: Path, capsys: pytest.CaptureFixture[str])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["blocks", "sources", "subjects", "tasks", "packages", "disk"]
     assert lines[0].split(maxsplit=1)[1] == "16 of 16 valid"
-    assert lines[1].split(maxsplit=1)[1] == f"2, {len(QUESTIONS) + len(PAIRS)} B"
+    assert lines[1].split(maxsplit=1)[1] == f"2, {len(QUESTIONS) + len(PAIRS)} B, 2 records read"
     assert lines[-1] == "params.yaml is fine. Next: dvc repro"
 
 
@@ -155,8 +156,34 @@ def test_source_files(name: str, content: str, path: str, expected: str, clone: 
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "form", "expected"),
+    [
+        ("x.jsonl.gz", gzip.compress(PAIRS.encode() * 100)[:40], "pairs", "cannot be read"),
+        ("x.jsonl", PAIRS.encode("utf-16"), "pairs", "not UTF-8 at byte 0; save the file as UTF-8"),
+        ("x.jsonl", QUESTIONS.encode(), "alpaca", "holds a JSON array, not one object a line; name it .json"),
+        ("x.json", PAIRS.encode(), "pairs", "one record a line is .jsonl"),
+        ("x.json", b"[]", "pairs", "holds no record"),
+        ("x.csv", b"ask,reply\na,b\n", "qa", "no column question, answer"),
+        ("x.json", b'[{"instruction": "a"}, 1]', "alpaca", "none of 2 records fits: 1 x 'output' is missing"),
+    ],
+)
+def test_what_source_files_hold(name: str, content: bytes, form: str, expected: str, clone: Path) -> None:
+    Path("data/raw/sources", name).write_bytes(content)
+    source = {"name": "x", "path": f"data/raw/sources/{name}", "format": form, "share": 0.0}
+    (line,) = mistakes_after(lambda values: values["sources"].append(values["sources"][0] | source))
+    assert expected in line
+    assert "\n" not in line
+
+
+def test_records_that_do_not_fit_are_counted(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/raw/sources/pairs.jsonl").write_text(PAIRS + '{"chosen": "a"}\n')
+    main(["check"])
+    assert "3 records read, 1 to be refused" in capsys.readouterr().out
+
+
 def test_a_source_that_dvc_does_not_watch_is_refused(clone: Path) -> None:
-    Path("elsewhere.json").write_text("[{}]")
+    Path("elsewhere.json").write_text(QUESTIONS)
     edit(lambda values: values["sources"][0].update(path="elsewhere.json"))
     (line,) = preflight().mistakes
     assert "elsewhere.json is not below data/raw/sources" in line

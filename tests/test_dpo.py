@@ -111,7 +111,7 @@ def test_training_in_parts_has_the_loss_curve_of_whole_batches(
 
     whole = curve()
     assert len(whole) == 4
-    monkeypatch.setattr(dpo, "CPU_PASS_TOKENS", 200)  # of about 40 tokens each: parts of two pairs
+    monkeypatch.setattr(dpo.training, "CPU_PASS_TOKENS", 200)  # of about 40 tokens each: parts of two pairs
     for found, expected in zip(curve(), whole, strict=True):
         assert found == pytest.approx(expected, abs=1e-4)
 

@@ -3,6 +3,7 @@ import polars as pl
 import pytest
 import torch
 
+from stages.common import training
 from stages.common.errors import InputError
 from stages.common.training import checkpoint_folder, consumed_table, curve_of, plan_order, require_moved
 
@@ -132,6 +133,6 @@ def test_training_in_parts_has_the_loss_curve_of_whole_batches(toy_base, tmp_pat
         return [float(line["loss"]) for line in trainer.state.log_history if "loss" in line]
 
     whole = losses()
-    monkeypatch.setattr(sft, "CPU_PASS_TOKENS", 40)
+    monkeypatch.setattr(training, "CPU_PASS_TOKENS", 40)
     assert losses() == pytest.approx(whole, abs=1e-4)
     assert whole[-1] < whole[0]

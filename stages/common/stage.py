@@ -1,14 +1,22 @@
 """Run a stage: quiet libraries, patient threads, one clear line for bad input, its cost in metrics/timing (not in git).
 
+A stage is alone in its folder and does not outlive the dvc that started it: an orphan would write into the outputs of
+the next run.
+
 Imported first by every stage, before any library that reads its environment on import.
 """
 
+import errno
+import fcntl
 import os
 import resource
+import shutil
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ENVIRONMENT = {
@@ -44,10 +52,53 @@ def say(stage: str, text: str) -> None:
     print(f"{stage}: {text}", flush=True)
 
 
+LOCKS = Path(".pedigree/locks")
+NOTHING_FREE = 2**20  # bytes
+WAIT_SECONDS = 10  # for an orphan to notice that its dvc is gone
+
+
+@contextmanager
+def alone(stage: str) -> Iterator[None]:
+    """Hold the stage's lock, which ends with the process. Raises InputError where another process keeps it."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / stage).open("a") as file:
+        for attempt in range(4 * WAIT_SECONDS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == 0:
+                    say(stage, "waiting for an earlier run of this stage to end")
+                time.sleep(0.25)
+        else:
+            raise InputError("another process runs this stage in this folder; wait for it or end it, then run again")
+        yield
+
+
+def end_with_dvc() -> None:
+    """Watch the dvc that started this process, if one did, and end when it is gone, as after a SIGKILL."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.25)
+        os._exit(143)
+
+    if "DVC_STAGE" in os.environ:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def bytes_of(paths: list[str]) -> int:
     """Bytes of the files at or below `paths`."""
     files = [file for path in paths for file in ([Path(path)] if Path(path).is_file() else Path(path).rglob("*"))]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """safetensors and Polars only quote the system's error, `torch.save` hides it: then the free space tells."""
+    text = os.strerror(errno.ENOSPC)
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or text in str(error)
+    return told or (isinstance(error, RuntimeError) and shutil.disk_usage(".").free < NOTHING_FREE)
 
 
 def run(stage: str, main: Callable[[], None], outputs: list[str]) -> None:
@@ -57,14 +108,21 @@ def run(stage: str, main: Callable[[], None], outputs: list[str]) -> None:
     `outputs` (files or folders).
     """
     start = time.perf_counter()
+    end_with_dvc()
     try:
-        main()
+        with alone(stage):
+            main()
     except InputError as error:
         print(f"{stage}: error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"{stage}: stopped; `dvc repro` goes on from here", file=sys.stderr, flush=True)
         sys.exit(130)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        print(f"{stage}: error: the disk is full; free some space, then `dvc repro`", file=sys.stderr, flush=True)
+        sys.exit(1)
     kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
     wall_seconds = time.perf_counter() - start

@@ -7,13 +7,13 @@ import polars as pl
 
 from stages.common.chat import encode
 from stages.common.errors import InputError
+from stages.common.training import CPU_PASS_TOKENS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # label of a token that the loss does not see
-CPU_PASS_TOKENS = 2048  # of one pass through the model on a CPU: 16 rows of 512 tokens at once would take 12 GB
 
 
 def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:

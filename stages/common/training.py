@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = Path(".pedigree/checkpoints")
 WINDOW_BATCHES = 16
+CPU_PASS_TOKENS = 2048  # of one pass through the model on a CPU: 16 rows of 512 tokens at once would take 12 GB
 
 
 def plan_order(

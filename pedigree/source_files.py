@@ -1,0 +1,86 @@
+"""The preflight's look into the files of the sources: all of the small ones, the head of the large ones."""
+
+import os
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pedigree.layout import show_bytes
+from pedigree.report import Report
+from stages.common.errors import InputError
+from stages.common.params import Source
+
+SOURCES_FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
+WHOLE_BYTES = 32e6  # of a source whose records are all read
+FIRST_RECORDS = 100  # of a larger one
+
+
+def check_sources(blocks: dict[str, Any], report: Report) -> None:
+    """Each source's files: there, not empty, and with records that fit the format."""
+    from stages.common.sources import check_source
+
+    total = records = refused = 0
+    for source in blocks["sources"]:
+        key = f"sources.{source.name}.path"
+        try:
+            files = check_source(source)
+        except InputError as error:
+            report.mistakes += str(error).splitlines()
+            continue
+        if source.path.startswith("hub:"):
+            continue
+        if SOURCES_FOLDER not in Path(os.path.normpath(source.path)).parents:
+            report.wrong(
+                key, f"{source.path} is not below {SOURCES_FOLDER}: `dvc repro` would not see it change; move it"
+            )
+        sizes = [check_file(Path(file), key, report) for file in files]
+        total += sum(sizes)
+        if all(sizes):
+            counts = check_records(source, sum(sizes), report)
+            records, refused = records + counts[0], refused + counts[1]
+    told = f", {refused:,} to be refused" if refused else ""
+    report.facts.append(("sources", f"{len(blocks['sources'])}, {show_bytes(total)}, {records:,} records read{told}"))
+
+
+def check_records(source: Source, size: int, report: Report) -> tuple[int, int]:
+    """Records that were read and how many of them do not fit; a mistake where a file is broken or none fits.
+
+    Of a large source only the first records are read, and none where they lie in one JSON array or tree.
+    """
+    from stages.common.conversation import RecordError
+    from stages.common.formats import parse
+    from stages.pool import entries_of
+
+    whole = size <= WHOLE_BYTES
+    if not whole and (source.format == "oasst" or ".json" in Path(source.path).suffixes):
+        return 0, 0
+    reasons: Counter[str] = Counter()
+    records = 0
+    try:
+        for _, entry in islice(entries_of(source), None if whole else FIRST_RECORDS):
+            records += 1
+            try:
+                if isinstance(entry.value, RecordError):
+                    raise entry.value
+                parse(entry.value, source.format, source.columns)
+            except RecordError as error:
+                reasons[error.reason] += 1
+    except InputError as error:
+        report.mistakes += str(error).splitlines()
+        return records, 0
+    if records == reasons.total():
+        told = " | ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        report.wrong(f"sources.{source.name}", f"none of {records} records fits: {told}")
+    return records, reasons.total()
+
+
+def check_file(file: Path, key: str, report: Report) -> int:
+    """Bytes of a data file; a mistake where it cannot be read or is empty."""
+    if not os.access(file, os.R_OK):
+        report.wrong(key, f"{file} cannot be read; mend its permissions")
+        return 0
+    size = file.stat().st_size
+    if size == 0:
+        report.wrong(key, f"{file} is empty; put the data in, or take the entry out")
+    return size
