@@ -1,14 +1,14 @@
 """Say what the model is, what it was made of and whether it is better.
 
 metrics/*.json, metrics/eval/*.json, metrics/plots/{sft,align,mix}.csv, data/eval/*/{items,answers}.parquet,
-params.yaml, pyproject.toml → reports/card.html, reports/card.md, metrics/plots/evaluation.csv
+params.yaml, pyproject.toml → reports/card.html, reports/card.md, metrics/card.json, metrics/plots/evaluation.csv
 
 The page is one file that opens offline: styles and plots stand in it, nothing is fetched, no script runs. card.md says
 the same in Markdown, under the metadata that model hubs read. Both state what the stages measured and nothing else: no
 times, no date, so that the same run gives the same bytes.
 
 Whether a model is better is told on the items that both models answered: the mean of the paired differences with a 95 %
-bootstrap interval (`stages/cards/scores.py`).
+bootstrap interval (`stages/cards/scores.py`). metrics/card.json holds them too, so that `dvc metrics diff` shows them.
 """
 
 import math
@@ -23,7 +23,7 @@ from stages.cards.hub import front_matter, metadata
 from stages.cards.inputs import MODELS, Facts, read_facts
 from stages.cards.scores import Difference, Score, compare, evaluation_table, list_scores, main_scores
 from stages.common.errors import InputError
-from stages.common.files import write_csv, write_text
+from stages.common.files import write_csv, write_json, write_text
 from stages.common.params import Params, Source, load
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "removals": wording.removals(facts),
         "entities": list_entities(facts),
         "evaluation": list_evaluation(facts, scores),
+        "differences": differences,
         "difference_rows": {cells[0].task: cells for cells in map(list, zip(*differences.values(), strict=True))},
         "quantization": compare(facts.items, "quantized", facts.pipeline.final, tasks),
         "answers": list_answers(facts),
@@ -156,6 +157,17 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
             "differences": plots.plot_differences(everything) if everything else "",
         },
         "front_matter": front_matter(metadata(card.title, card.language, facts, main)),
+    }
+
+
+def measure(values: dict[str, Any], final: str) -> dict[str, Any]:
+    """metrics/card.json: of each pair of models and task the mean difference, its 95 % interval and the items."""
+    pairs = {f"{model}_over_base": found for model, found in values["differences"].items()}
+    pairs[f"quantized_over_{final}"] = values["quantization"]
+    names = ("items", "value", "low", "high", "won", "lost")
+    return {
+        pair: {difference.task: {name: getattr(difference, name) for name in names} for difference in found}
+        for pair, found in pairs.items()
     }
 
 
@@ -182,6 +194,7 @@ def main() -> None:
     facts = read_facts()
     scores = list_scores(facts.scores, [task.name for task in facts.tasks])
     values, environment = compose(card, facts, scores), templates()
+    write_json("metrics/card.json", measure(values, facts.pipeline.final))
     write_csv("metrics/plots/evaluation.csv", evaluation_table(scores))
     write_text("reports/card.html", environment.get_template("card.html.jinja").render(values))
     write_text("reports/card.md", environment.get_template("card.md.jinja").render(values))

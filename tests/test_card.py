@@ -184,6 +184,22 @@ def test_verdict_needs_an_interval_without_zero(low: float, high: float, verdict
     assert Difference("sft", "base", "t", 10, 0.1, low, high, 1, 1).verdict == verdict
 
 
+def test_differences_are_metrics(folder: Path) -> None:
+    card.main()
+    measured = json.loads((folder / "metrics/card.json").read_text())
+    assert list(measured) == ["sft_over_base", "align_over_base", "quantized_over_base", "quantized_over_align"]
+    (clinic,) = measured["sft_over_base"].values()
+    assert {key: clinic[key] for key in ("items", "value", "won", "lost")} == {
+        "items": 4,
+        "value": 0.25,
+        "won": 1,
+        "lost": 0,
+    }
+    (lost,) = measured["quantized_over_align"].values()
+    assert lost["value"] == -0.25
+    assert lost["low"] <= lost["value"] <= lost["high"]
+
+
 def test_main_metric_is_the_first_with_a_standard_error() -> None:
     result = {"acc_norm": 0.4, "acc_norm_stderr": 0.1, "acc": 0.3, "acc_stderr": 0.1, "items": 5, "clean_acc_norm": 0.4}
     assert metrics_of(result) == ["acc_norm", "acc"]
