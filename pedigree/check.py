@@ -1,7 +1,7 @@
 """pedigree check: the preflight. All of params.yaml and what it names, before anything runs.
 
 Every mistake is told, a line each: file, key, what is wrong, what to do. `note:` lines are choices that work but are
-seldom meant. Nothing heavy is imported, so it takes about a second.
+seldom meant. Nothing heavy is imported, so it takes a second or two.
 """
 
 import argparse
