@@ -19,7 +19,7 @@ from pedigree.base_model import estimate_base_bytes, input_widths, read_config
 from pedigree.blocks import BLOCKS, validate_blocks
 from pedigree.layout import show_bytes, table
 from pedigree.report import Report
-from pedigree.source_files import check_file, check_sources
+from pedigree.source_files import check_items, check_sources
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
 
@@ -67,7 +67,7 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
                 report.wrong(key, f"{file} is not below {EVAL_FOLDER}: `dvc repro` would not see it change; move it")
             elif not file.is_file():
                 report.wrong(key, f"{task.path} reads {file}, which is not there; mend `data_files` or put it there")
-            elif check_file(file, key, report):
+            elif check_items(file, key, report):
                 found[file] = None
     report.facts.append(("tasks", f"{len(blocks['tasks'])}, items in {len(found)} files"))
 

@@ -1,5 +1,6 @@
 """The preflight's look into the files of the sources: all of the small ones, the head of the large ones."""
 
+import json
 import os
 from collections import Counter
 from itertools import islice
@@ -84,3 +85,19 @@ def check_file(file: Path, key: str, report: Report) -> int:
     if size == 0:
         report.wrong(key, f"{file} is empty; put the data in, or take the entry out")
     return size
+
+
+def check_items(file: Path, key: str, report: Report) -> bool:
+    """Whether a file of evaluation items can be read; a mistake names the line where it is not one object a line."""
+    if not check_file(file, key, report):
+        return False
+    if file.suffix == ".jsonl":
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            try:
+                item = json.loads(line) if line.strip() else {}
+            except ValueError:
+                item = None
+            if not isinstance(item, dict):
+                report.wrong(key, f"{file}, line {number}: is no JSON object in UTF-8; one item a line")
+                return False
+    return True

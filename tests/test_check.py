@@ -196,6 +196,9 @@ def test_item_files_of_a_task(clone: Path) -> None:
     Path("data/raw/eval/clinic.jsonl").touch()
     (line,) = preflight().mistakes
     assert "data/raw/eval/clinic.jsonl is empty" in line
+    Path("data/raw/eval/clinic.jsonl").write_bytes(b'{"question": "a"}\n\n{"question": "\xe9"}\n')
+    (line,) = preflight().mistakes
+    assert "data/raw/eval/clinic.jsonl, line 3: is no JSON object in UTF-8" in line
 
 
 def test_prompts_of_the_card(clone: Path) -> None:
