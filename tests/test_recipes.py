@@ -214,6 +214,21 @@ def test_keep_gives_way_to_what_the_recipe_sets(clone: Path) -> None:
     assert (params()["train"]["lora_rank"], params()["dpo"]["lora_rank"]) == (4, 5)
 
 
+@pytest.mark.parametrize("name", ["default", "tiny"])
+def test_an_experiment_keeps_the_comments_of_params(name: str, clone: Path) -> None:
+    """`dvc exp run -S` writes params.yaml anew: lists as plain values, so that no comment may stand inside one."""
+    from dvc.utils.hydra import apply_overrides
+
+    main(["recipe", "use", name])
+    before = Path("params.yaml").read_text()
+    apply_overrides("params.yaml", ["train.lr=2e-5"])
+    after = Path("params.yaml").read_text()
+    assert read_yaml(Path("params.yaml"))["train"]["lr"] == 2e-5
+    lost = [line for line in before.splitlines() if line.strip() and line not in after.splitlines()]
+    assert [line.split(":")[0].strip() for line in lost if "digest" not in line] == ["lr"]
+    assert [line.partition("#")[2] for line in lost if "#" in line and "lr:" not in line] == []
+
+
 def test_params_as_dvc_writes_them(clone: Path) -> None:
     """`dvc exp run -S` moves lists to the left, breaks long lines and leaves out `null`."""
     from dvc.utils.serialize import modify_yaml
