@@ -44,6 +44,7 @@ def copy_project(folder: Path) -> None:
     shutil.copy2(ROOT / "recipes/default.yaml", folder / "params.yaml")
     call(folder, "git", "init", "-q")
     call(folder, *DVC, "init", "-q")
+    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
     call(folder, sys.executable, "-m", "pedigree", "recipe", "use", "tiny")
     call(folder, "git", "add", "-A")
     call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "tiny")
@@ -117,6 +118,18 @@ def test_preference_tuning_starts_at_ln_2_and_the_metrics_bear_their_names(proje
     for model in ("base", "sft", "align", "quantized"):
         scores = metrics(project, f"eval/{model}")
         assert {"acc", "acc_stderr"} <= set(scores["clinic"]) & set(scores["general"])
+
+
+def test_every_plot_is_drawn_by_dvc(project: Path) -> None:
+    drawn = json.loads(call(project, *DVC, "plots", "show", "--json"))["data"]
+    named = YAML(typ="safe", pure=True).load((project / "dvc.yaml").read_text())["plots"]
+    assert list(drawn) == [name for plot in named for name in plot]
+    assert all(plot["content"]["data"]["values"] for (plot,) in drawn.values())
+    scores = drawn["metrics/plots/evaluation.csv"][0]["content"]
+    assert scores["facet"]["field"] == "score"
+    assert {(line["model"], line["task"]) for line in scores["data"]["values"]} == {
+        (model, task) for model in ("base", "sft", "align", "quantized") for task in ("clinic", "general")
+    }
 
 
 def test_quantized_weights_are_compressed_tensors_without_a_trace_of_this_machine(project: Path) -> None:
