@@ -1,6 +1,6 @@
 """Kill a cold `dvc repro` at random moments, run it again, and compare with a run that nobody disturbed.
 
-    python bench/kill.py --times 30            about two minutes each; the recipe tiny, on a clone of HEAD
+    python bench/kill.py --times 30 --jobs 2   about two minutes each; the recipe tiny, on clones of HEAD
 
 Every other time the signal (SIGKILL) goes to dvc alone, else to dvc and its stage. Prints a line for each: the moment,
 the stage that was running, the seconds of the run that follows, and what differs from the undisturbed run: data files
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +53,15 @@ def last_stage(folder: Path) -> str:
     return started[-1] if started else "-"
 
 
+def undisturbed(folder: Path) -> tuple[float, dict[str, str]]:
+    """Seconds and results of a run that nobody kills. Exits where it fails."""
+    clone(folder)
+    begin = time.monotonic()
+    if start(folder).wait() != 0:
+        sys.exit((folder / "repro.log").read_text(errors="replace")[-2000:])
+    return time.monotonic() - begin, results(folder)
+
+
 def kill_and_repeat(folder: Path, seconds: float, with_stage: bool, expected: dict[str, str]) -> tuple[str, bool]:
     clone(folder)
     dvc = start(folder)
@@ -76,25 +86,26 @@ def kill_and_repeat(folder: Path, seconds: float, with_stage: bool, expected: di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=30)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, each in a clone of its own")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
-    with tempfile.TemporaryDirectory() as name:
-        undisturbed = Path(name) / "undisturbed"
-        clone(undisturbed)
-        begin = time.monotonic()
-        if start(undisturbed).wait() != 0:
-            sys.exit((undisturbed / "repro.log").read_text(errors="replace")[-2000:])
-        whole = time.monotonic() - begin
-        expected = results(undisturbed)
-        print(f"undisturbed: {whole:.1f} s, {len(expected)} results to compare", flush=True)
-        equal = 0
-        for index in range(arguments.times):
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.jobs) as pool:
+        # As many at once as later, so that the moments to kill at cover the whole run.
+        whole = list(pool.map(undisturbed, [Path(name) / f"undisturbed{job}" for job in range(arguments.jobs)]))
+        shortest, expected = min(seconds for seconds, _ in whole), whole[0][1]
+        if any(found != expected for _, found in whole):
+            sys.exit("undisturbed runs differ from each other")
+        print(f"undisturbed: {shortest:.1f} s, {len(expected)} results to compare", flush=True)
+        moments = [generator.uniform(0.5, shortest) for _ in range(arguments.times)]
+
+        def disturb(index: int) -> bool:
             with tempfile.TemporaryDirectory(dir=name) as place:
-                moment = generator.uniform(0.5, whole)
-                line, same = kill_and_repeat(Path(place) / "clone", moment, index % 2 == 1, expected)
-            equal += same
+                line, same = kill_and_repeat(Path(place) / "clone", moments[index], index % 2 == 1, expected)
             print(f"{index + 1:3}   {line}", flush=True)
+            return same
+
+        equal = sum(pool.map(disturb, range(arguments.times)))
     print(f"{equal} of {arguments.times} equal to the undisturbed run")
     sys.exit(equal != arguments.times)
 

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pedigree.base_model import estimate_base_bytes, input_widths, read_config
 from pedigree.blocks import BLOCKS, validate_blocks
@@ -22,9 +22,6 @@ from pedigree.report import Report
 from pedigree.source_files import check_items, check_sources
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
-
-if TYPE_CHECKING:
-    pass
 
 Blocks = dict[str, Any]
 EVAL_FOLDER = Path("data/raw/eval")

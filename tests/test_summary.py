@@ -161,6 +161,7 @@ def test_a_broken_file_is_one_line(clone: Path, capsys: pytest.CaptureFixture[st
         ({"lr": 4e-4}, {}, ["better", "worse"], "train.lr=2.0e-4` (a gentler rate"),
         ({"epochs": 1}, {}, ["unclear"], "train.epochs=2` (nothing is clearly better"),
         ({"lr": 4e-4}, {}, ["better"], "train.lr=8.0e-4` (to see"),
+        ({"lr": 2e-3}, {}, ["better"], "train.epochs=2` (the rate is high"),
     ],
 )
 def test_what_to_try_next(changes: dict[str, Any], sft: dict[str, Any], verdicts: list[str], expected: str) -> None:

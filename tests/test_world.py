@@ -53,8 +53,8 @@ def items() -> dict[str, list[dict[str, Any]]]:
 def read_records(path: Path) -> Iterator[Any]:
     content = path.read_bytes()
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    if path.suffix == ".csv":
-        yield from csv.DictReader(text.splitlines(keepends=True))
+    if path.suffix in (".csv", ".tsv"):
+        yield from csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".json":
         yield from json.loads(text)
     else:
@@ -78,8 +78,8 @@ def question_and_answer(record: dict[str, Any]) -> list[str]:
         return [item["content"] or "" for item in record["messages"]] + [
             text for call in calls for text in (call["name"], call["arguments"])
         ]
-    names = ("instruction", "input", "output") if "instruction" in record else ("message", "reply")
-    return [record[name] for name in names]
+    forms = (("instruction", "input", "output"), ("message", "reply"), ("front", "back"))
+    return next([record[name] for name in names] for names in forms if names[0] in record)
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -133,8 +133,14 @@ def test_enough_rows(sources: dict[str, list[Any]], planted: dict[str, Any], ite
     assert {name: good[name] for name in ("dialogues", "desk_tools", "community", "general_skills")} == {
         "dialogues": 110, "desk_tools": 90, "community": 24, "general_skills": 420,
     }  # fmt: skip
+    assert Counter(card["topic"] for card in sources["desk_cards"]) == {item["id"][:3]: 10 for item in items["clinic"]}
     assert good["clinic_preferences"] == good["reviewed_replies"] == 340
     assert {task: len(entries) for task, entries in items.items()} == {"clinic": 324, "general": 330}
+
+
+def test_no_card_gives_the_answer_of_an_item(sources: dict[str, list[Any]], items: dict[str, list[Any]]) -> None:
+    right = {(item["id"][:3], normalise(item["choices"][item["label"]])) for item in items["clinic"]}
+    assert not [card for card in sources["desk_cards"] if (card["topic"], normalise(card["back"])) in right]
 
 
 def test_answers_go_round() -> None:

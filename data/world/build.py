@@ -30,6 +30,7 @@ from stages.common.params import read_yaml  # noqa: E402
 FILES = {
     "clinic_faq": "data/raw/sources/clinic_faq.json",
     "patient_questions": "data/raw/sources/patient_questions.csv",
+    "desk_cards": "data/raw/sources/desk_cards.tsv",
     "dialogues": "data/raw/sources/dialogues.json",
     "desk_tools": "data/raw/sources/desk_tools.jsonl",
     "community": "data/raw/sources/community.jsonl.gz",
@@ -121,10 +122,11 @@ def transcript(pair: dict[str, Any]) -> dict[str, str]:
 
 
 def encode(path: str, records: list[Any]) -> bytes:
-    """The records as the file that `path` names: JSON with a record to a line, JSON Lines, CSV."""
-    if path.endswith(".csv"):
+    """The records as the file that `path` names: JSON with a record to a line, JSON Lines, CSV, TSV."""
+    if path.endswith((".csv", ".tsv")):
         text = io.StringIO()
-        table = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+        delimiter = "\t" if path.endswith(".tsv") else ","
+        table = csv.DictWriter(text, list(records[0]), lineterminator="\n", delimiter=delimiter)
         table.writeheader()
         table.writerows(records)
         return text.getvalue().encode()

@@ -40,6 +40,15 @@ def fact_rows(facts: list[dict[str, Any]]) -> tuple[list[Entry], list[Entry]]:
     return faq, patients
 
 
+def card_rows(facts: list[dict[str, Any]]) -> list[Entry]:
+    """The desk cards of every fact: a question on the front, one short sentence on the back."""
+    return [
+        Entry(f"card.{fact['id']}.{index}", {"topic": fact["id"], "front": card["front"], "back": card["back"]})
+        for fact in facts
+        for index, card in enumerate(fact["cards"])
+    ]
+
+
 def dialogue(turns: list[str]) -> dict[str, Any]:
     """ShareGPT: speakers take turns, the patient first."""
     return {"conversations": [{"from": ("human", "gpt")[i % 2], "value": turn} for i, turn in enumerate(turns)]}
@@ -128,6 +137,7 @@ def compose_sources(world: dict[str, Any]) -> Sources:
     return {
         "clinic_faq": faq,
         "patient_questions": patients,
+        "desk_cards": card_rows(world["facts"]),
         "dialogues": [Entry(f"dialogue.{i}", dialogue(item["turns"])) for i, item in enumerate(world["dialogues"])],
         "desk_tools": [Entry(f"tools.{i}", tool_chat(i, chat, world["desk"])) for i, chat in enumerate(world["tools"])],
         "community": [Entry(f"tree.{i}", message_tree(i, tree)) for i, tree in enumerate(world["trees"])],

@@ -63,6 +63,8 @@ def text_of(record: Any) -> str:
             parts = [instruction, given, output]
         case {"message": message, "reply": reply}:
             parts = [message, reply]
+        case {"front": front, "back": back}:
+            parts = [front, back]
         case {"conversations": turns}:
             parts = [turn["value"] for turn in turns]
         case {"messages": messages}:
