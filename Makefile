@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+NOT_INSTALLED := { echo "The environment could not be installed. Check the network, the package index that pip uses and the free disk, then say make again: it goes on where it stopped." >&2; exit 1; }
 export DVC_NO_ANALYTICS := 1
 
 .PHONY: repro test test-slow test-gpu check lint clean
@@ -33,9 +35,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pedigree needs Python 3.11 or newer; say make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the environment into $(VENV) (about two minutes after the downloads)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check pip==25.3
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group all -e .
+	@$(INSTALL) pip==25.3 || $(NOT_INSTALLED)
+	@$(INSTALL) -c constraints.txt torch==2.13.0 || $(NOT_INSTALLED)
+	@$(INSTALL) -c constraints.txt --group all -e . || $(NOT_INSTALLED)
 	@touch $@
 
 clean:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
 from stages.common.errors import InputError
-from stages.common.files import digest_text, write_csv, write_json, write_table
+from stages.common.files import digest_text, read_json, write_csv, write_json, write_table
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Params, PositiveInt, Seed, Source, load, load_sources
 from stages.common.rows import normalise, read_rows
@@ -79,6 +79,16 @@ def count_tokens(rows: pl.DataFrame, folder: Path) -> pl.DataFrame:
     progress = tqdm(rows.iter_rows(named=True), total=rows.height, desc="mix: counting tokens", unit=" rows")
     counted = pl.Series("lengths", [lengths(row) for row in progress], pl.List(pl.Int64))
     return rows.with_columns(counted.list.sum().alias("tokens"), counted.list.max().alias("longest_tokens"))
+
+
+def check_window(params: Mix, folder: Path) -> None:
+    """Raises InputError where rows may be longer than the model can read."""
+    window = read_json(folder / "config.json").get("max_position_embeddings")
+    if window and params.max_length_tokens > window:
+        raise InputError(
+            f"params.yaml, mix.max_length_tokens: {params.max_length_tokens} is more than the base model's window of "
+            f"{window} tokens; set it to {window} or less"
+        )
 
 
 def add_split(rows: pl.DataFrame, params: Mix) -> pl.DataFrame:
@@ -201,6 +211,7 @@ def left_out(rows: pl.DataFrame, taken: pl.DataFrame, params: Mix) -> pl.DataFra
 
 def main() -> None:
     params, sources = load(Mix, "mix"), load_sources()
+    check_window(params, Path("models/base"))
     rows = read_rows("data/decontaminate")
     rows = add_split(count_tokens(rows, Path("models/base")), params)
     fitting = rows.filter(pl.col("longest_tokens") <= params.max_length_tokens)

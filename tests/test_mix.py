@@ -1,10 +1,13 @@
+import json
+from pathlib import Path
+
 import polars as pl
 import pytest
 from conftest import make_row, make_rows
 
 from stages.common.errors import InputError
 from stages.common.params import Source
-from stages.mix import Budget, Heldout, Mix, add_split, left_out, sample_mixture, sample_source
+from stages.mix import Budget, Heldout, Mix, add_split, check_window, left_out, sample_mixture, sample_source
 
 
 def params(budget: int | None = None, repeat_cap: int = 1, heldout: float = 0.0) -> Mix:
@@ -105,3 +108,14 @@ def test_a_prompt_held_out_of_one_kind_is_trained_on_in_none() -> None:
     )
     assert set(sides["split"]) == {1}
     assert 0.2 < (split["split"] == "heldout").mean() < 0.6
+
+
+def test_rows_longer_than_the_models_window_are_refused_before_any_work(tmp_path: Path) -> None:
+    longest = params().max_length_tokens
+    for window in (longest, longest - 1):
+        (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": window}))
+        if window < longest:
+            with pytest.raises(InputError, match=rf"mix.max_length_tokens: {longest} is more than .* {window} tokens"):
+                check_window(params(), tmp_path)
+        else:
+            check_window(params(), tmp_path)
