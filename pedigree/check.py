@@ -130,7 +130,9 @@ def check_base(blocks: Blocks, report: Report) -> None:
         block, _, key_name = key.partition(".")
         length = getattr(blocks[block], key_name)
         if window and length > window:
-            report.wrong(key, f"{length} is more than the base model's window of {window} tokens")
+            report.wrong(
+                key, f"{length} is more than the base model's window of {window} tokens; set it to {window} or less"
+            )
     group_size = blocks["quantize"].group_size
     for part, width in input_widths(config).items():
         if width % group_size:

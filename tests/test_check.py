@@ -159,7 +159,7 @@ def test_source_files(name: str, content: str, path: str, expected: str, clone: 
 @pytest.mark.parametrize(
     ("name", "content", "form", "expected"),
     [
-        ("x.jsonl.gz", gzip.compress(PAIRS.encode() * 100)[:40], "pairs", "cannot be read"),
+        ("x.jsonl.gz", gzip.compress(PAIRS.encode() * 100)[:40], "pairs", "; copy or export the file again"),
         ("x.jsonl", PAIRS.encode("utf-16"), "pairs", "not UTF-8 at byte 0; save the file as UTF-8"),
         ("x.jsonl", QUESTIONS.encode(), "alpaca", "holds a JSON array, not one object a line; name it .json"),
         ("x.json", PAIRS.encode(), "pairs", "one record a line is .jsonl"),
@@ -254,7 +254,8 @@ def test_lengths_and_groups_fit_the_base_model(clone: Path) -> None:
         values["quantize"]["group_size"] = 128
 
     assert mistakes_after(change) == [
-        "params.yaml, mix.max_length_tokens: 2048 is more than the base model's window of 1024 tokens",
+        "params.yaml, mix.max_length_tokens: 2048 is more than the base model's window of 1024 tokens; "
+        "set it to 1024 or less",
         # 576 = 4.5 x 128 = 9 x 64; 1536 = 12 x 128
         "params.yaml, quantize.group_size: 128 does not divide the 576 inputs of the attention; set it to 64",
         "params.yaml, quantize.group_size: 128 does not divide the 576 inputs of the attention's output; set it to 64",

@@ -119,7 +119,8 @@ def read_entries(source: Source, path: str) -> Iterator[Entry]:
             empty = False
             yield entry
     except (OSError, pa.ArrowException) as error:  # Arrow raises either, whether a file is cut off or of another type
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        cause = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({cause}); copy or export the file again") from None
     if empty:
         raise InputError(f"{path}: holds no record; fill it, or take it out of sources in params.yaml")
 
