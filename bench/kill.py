@@ -53,7 +53,7 @@ def last_stage(folder: Path) -> str:
     return started[-1] if started else "-"
 
 
-def undisturbed(folder: Path) -> tuple[float, dict[str, str]]:
+def run_undisturbed(folder: Path) -> tuple[float, dict[str, str]]:
     """Seconds and results of a run that nobody kills. Exits where it fails."""
     clone(folder)
     begin = time.monotonic()
@@ -91,21 +91,21 @@ def main() -> None:
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(arguments.jobs) as pool:
-        # As many at once as later, so that the moments to kill at cover the whole run.
-        whole = list(pool.map(undisturbed, [Path(name) / f"undisturbed{job}" for job in range(arguments.jobs)]))
+        # As many at once as later, so that the moments to kill at lie within every run.
+        whole = list(pool.map(run_undisturbed, [Path(name) / f"undisturbed{job}" for job in range(arguments.jobs)]))
         shortest, expected = min(seconds for seconds, _ in whole), whole[0][1]
         if any(found != expected for _, found in whole):
             sys.exit("undisturbed runs differ from each other")
         print(f"undisturbed: {shortest:.1f} s, {len(expected)} results to compare", flush=True)
         moments = [generator.uniform(0.5, shortest) for _ in range(arguments.times)]
 
-        def disturb(index: int) -> bool:
+        def kill_one(index: int) -> bool:
             with tempfile.TemporaryDirectory(dir=name) as place:
                 line, same = kill_and_repeat(Path(place) / "clone", moments[index], index % 2 == 1, expected)
             print(f"{index + 1:3}   {line}", flush=True)
             return same
 
-        equal = sum(pool.map(disturb, range(arguments.times)))
+        equal = sum(pool.map(kill_one, range(arguments.times)))
     print(f"{equal} of {arguments.times} equal to the undisturbed run")
     sys.exit(equal != arguments.times)
 

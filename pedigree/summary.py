@@ -30,7 +30,7 @@ REASONS = {
     "decontaminate": (("contaminated", "like items of"),),
     "mix": (("left_out", ""),),
 }
-HIGH_LORA_RATE = 2e-3  # twice this rate was worse on the default recipe (docs/log.md)
+HIGH_RATE = {"lora": 2e-3, "full": 4e-5}  # twice that was no better with LoRA on the default recipe (docs/log.md)
 Metrics = dict[str, dict[str, Any]]
 
 
@@ -189,7 +189,7 @@ def suggest(metrics: Metrics, verdicts: list[str], train: Train, random_base: bo
         key, value, why = "lr", train.lr / 2, "a gentler rate forgets less"
     elif "better" not in verdicts:
         key, value, why = "epochs", train.epochs + 1, "nothing is clearly better yet"
-    elif train.lr < (HIGH_LORA_RATE if train.method == "lora" else HIGH_LORA_RATE / 50):
+    elif train.lr < HIGH_RATE[train.method]:
         key, value, why = "lr", train.lr * 2, "to see whether more of it helps"
     else:
         key, value, why = "epochs", train.epochs + 1, "the rate is high already; another pass may help"

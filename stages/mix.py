@@ -81,9 +81,8 @@ def count_tokens(rows: pl.DataFrame, folder: Path) -> pl.DataFrame:
     return rows.with_columns(counted.list.sum().alias("tokens"), counted.list.max().alias("longest_tokens"))
 
 
-def check_window(params: Mix, folder: Path) -> None:
-    """Raises InputError where rows may be longer than the model can read."""
-    window = read_json(folder / "config.json").get("max_position_embeddings")
+def check_window(params: Mix, window: int | None) -> None:
+    """Raises InputError where rows may be longer than the tokens that the model can read."""
     if window and params.max_length_tokens > window:
         raise InputError(
             f"params.yaml, mix.max_length_tokens: {params.max_length_tokens} is more than the base model's window of "
@@ -211,7 +210,7 @@ def left_out(rows: pl.DataFrame, taken: pl.DataFrame, params: Mix) -> pl.DataFra
 
 def main() -> None:
     params, sources = load(Mix, "mix"), load_sources()
-    check_window(params, Path("models/base"))
+    check_window(params, read_json("models/base/config.json").get("max_position_embeddings"))
     rows = read_rows("data/decontaminate")
     rows = add_split(count_tokens(rows, Path("models/base")), params)
     fitting = rows.filter(pl.col("longest_tokens") <= params.max_length_tokens)

@@ -162,6 +162,8 @@ def test_a_broken_file_is_one_line(clone: Path, capsys: pytest.CaptureFixture[st
         ({"epochs": 1}, {}, ["unclear"], "train.epochs=2` (nothing is clearly better"),
         ({"lr": 4e-4}, {}, ["better"], "train.lr=8.0e-4` (to see"),
         ({"lr": 2e-3}, {}, ["better"], "train.epochs=2` (the rate is high"),
+        ({"method": "full", "lr": 2e-5}, {}, ["better"], "train.lr=4.0e-5` (to see"),
+        ({"method": "full", "lr": 4e-5}, {}, ["better"], "train.epochs=2` (the rate is high"),
     ],
 )
 def test_what_to_try_next(changes: dict[str, Any], sft: dict[str, Any], verdicts: list[str], expected: str) -> None:

@@ -138,9 +138,27 @@ def test_enough_rows(sources: dict[str, list[Any]], planted: dict[str, Any], ite
     assert {task: len(entries) for task, entries in items.items()} == {"clinic": 324, "general": 330}
 
 
-def test_no_card_gives_the_answer_of_an_item(sources: dict[str, list[Any]], items: dict[str, list[Any]]) -> None:
-    right = {(item["id"][:3], normalise(item["choices"][item["label"]])) for item in items["clinic"]}
-    assert not [card for card in sources["desk_cards"] if (card["topic"], normalise(card["back"])) in right]
+def test_a_card_that_asks_what_an_item_asks_is_refused(builder: Any) -> None:
+    from checks import told_answers
+    from entries import Entry
+
+    item = {
+        "id": "r08-1",
+        "question": "For how many days is a talk kept?",
+        "choices": ["For two.", "For 30."],
+        "label": 1,
+    }
+    cards = {
+        "same": ("How many days is a talk kept?", "It is for 30."),
+        "other fact": ("How many days is a talk kept?", "It is for 30."),
+        "other question": ("What happens to a conversation after a month?", "For 30."),
+        "other answer": ("How many days is a talk kept?", "A whole month long."),
+    }
+    records = [
+        Entry(key, {"topic": "g01" if key == "other fact" else "r08", "front": front, "back": back})
+        for key, (front, back) in cards.items()
+    ]
+    assert told_answers({"desk_cards": records}, {"clinic": [item]}) == ["desk card same asks what item r08-1 asks"]
 
 
 def test_answers_go_round() -> None:

@@ -7,6 +7,12 @@ from entries import Sources, grams, jaccard, text_of, words
 
 RUN = 8  # words in a row that an evaluation question may share with no training row
 ALIKE = 0.8
+FUNCTION_WORDS = frozenset(
+    words(
+        "a an the of at is it for in on to and what which who whom how when does do by that this be are was with from "
+        "s one must should may can will has have its their his her they he she there here clinic juniper street wren"
+    )
+)
 Task = list[dict[str, Any]]
 
 
@@ -76,6 +82,26 @@ def twice(tasks: dict[str, Task]) -> list[str]:
     return found
 
 
+def alike_sets(one: set[str], other: set[str]) -> float:
+    return len(one & other) / max(1, len(one | other))
+
+
+def told_answers(sources: Sources, tasks: dict[str, Task]) -> list[str]:
+    """Desk cards that ask what an item of their fact asks, in nearly its words, or give its right answer in them."""
+    found = []
+    for entry in sources["desk_cards"]:
+        front, back = (set(words(entry.record[side])) - FUNCTION_WORDS for side in ("front", "back"))
+        for item in tasks["clinic"]:
+            if item["id"].startswith(entry.record["topic"]):
+                question = set(words(item["question"])) - FUNCTION_WORDS
+                answer = set(words(item["choices"][item["label"]])) - FUNCTION_WORDS
+                asked, told = alike_sets(front, question), alike_sets(back, answer)
+                if (asked >= 0.3 and told >= 0.5) or (asked >= 0.15 and told == 1):
+                    found.append(f"desk card {entry.key} asks what item {item['id']} asks")
+    return found
+
+
 def faults(sources: Sources, tasks: dict[str, Task], planted: dict[str, Any]) -> list[str]:
     """One line per fault; an empty list when the world is as it should be."""
-    return overlaps(sources, tasks, planted) + accidental_copies(sources, planted) + twice(tasks)
+    told = told_answers(sources, tasks)
+    return overlaps(sources, tasks, planted) + told + accidental_copies(sources, planted) + twice(tasks)

@@ -96,7 +96,7 @@ class Train(Params):
     method: Literal["lora", "full"]
     """`lora` trains adapters on every linear layer but the head; `full` trains all weights."""
     lr: Annotated[float, Field(gt=0, le=1)]
-    """Peak learning rate. LoRA wants 1e-4 to 1e-3; 2e-5 is a rate for full fine-tuning and leaves LoRA untrained."""
+    """Peak learning rate. LoRA wants 1e-4 to 2e-3; 2e-5 is a rate for full fine-tuning and leaves LoRA untrained."""
     epochs: PositiveInt
     """Passes over the mixture."""
     batch_size: PositiveInt
