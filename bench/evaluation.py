@@ -11,6 +11,7 @@ difference of a log-probability; writes nothing.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def main(models: list[str], precision: str | None) -> None:
     params, tasks = load(evaluation.Eval, "eval"), load_tasks()
     if precision:
         params = params.model_copy(update={"precision": precision})
-    totals = {"stock": 0.0, "ours": 0.0}
+    totals, differing_in_all = {"stock": 0.0, "ours": 0.0}, 0
     for model in models:
         items = {}
         for way, shared in (("stock", False), ("ours", True)):
@@ -50,6 +51,7 @@ def main(models: list[str], precision: str | None) -> None:
             totals[way] += seconds
             say(model, f"{way:5} {seconds:6.1f} s")
         differing = int((items["stock"]["choice"] != items["ours"]["choice"]).sum())
+        differing_in_all += differing
         both = [items[way]["loglikelihoods"].explode() for way in ("stock", "ours")]
         largest = (both[0] - both[1]).abs().max()
         say(
@@ -60,6 +62,8 @@ def main(models: list[str], precision: str | None) -> None:
         "all",
         f"stock {totals['stock']:.1f} s, ours {totals['ours']:.1f} s: {totals['ours'] / totals['stock']:.2f} of it",
     )
+    if precision == "float32" and differing_in_all:
+        sys.exit("in float32 both must choose alike")
 
 
 if __name__ == "__main__":
