@@ -4,6 +4,7 @@ GPTQ (Frantar et al. 2023) with llm-compressor: weights in 4 bits with one scale
 in 16 bits, written as compressed-tensors, which vLLM loads. The head and the embeddings stay as they are.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -62,7 +63,11 @@ def check_group_size(model: "PreTrainedModel", group_size: int) -> None:
 
 @contextmanager
 def one_progress_bar() -> Iterator[None]:
-    """llm-compressor shows two bars a layer, "(4/31): Calibrating" and "(4/31): Propagating"; here they move one."""
+    """llm-compressor shows two bars a layer, "(4/31): Calibrating" and "(4/31): Propagating"; here they move one.
+
+    A bar of compressed-tensors and a warning of torch.fx tell a reader nothing, and are left out.
+    """
+    from compressed_tensors.quantization.lifecycle import apply
     from llmcompressor.pipelines import cache
     from llmcompressor.pipelines.sequential import pipeline
     from tqdm import tqdm
@@ -76,7 +81,12 @@ def one_progress_bar() -> Iterator[None]:
                 bar.update(int(layer[1]) - 1 - bar.n)
             return iterable
 
-        with patch.object(pipeline, "tqdm", count), patch.object(cache, "tqdm", count):
+        logging.getLogger("torch.fx").setLevel(logging.ERROR)
+        with (
+            patch.object(pipeline, "tqdm", count),
+            patch.object(cache, "tqdm", count),
+            patch.object(apply, "tqdm", count),
+        ):
             yield
         bar.update((bar.total or 0) - bar.n)
 
