@@ -36,8 +36,8 @@ ENVIRONMENT = {
     # Waiting threads spin for about 0.1 ms, then sleep. Spinning on, the default, makes training 4 times
     # slower beside other programs on the same cores; sleeping at once, 20 % slower alone. See docs/log.md.
     "GOMP_SPINCOUNT": "20000",
-    # oneDNN compiles a matrix product for each shape: about 29 a step, for each of the 61 lengths of the default recipe's
-    # batches. By default it keeps 1,024, and compiling anew takes a tenth of the training time. See docs/log.md.
+    # oneDNN compiles a matrix product for each shape: about 29 a step, for each of the 61 lengths that the batches of
+    # the default recipe have. It keeps 1,024 unless told; compiling anew takes a tenth of the training time (docs/log.md).
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
 if "LOCAL_RANK" not in os.environ:
