@@ -37,7 +37,7 @@ ENVIRONMENT = {
     # slower beside other programs on the same cores; sleeping at once, 20 % slower alone. See docs/log.md.
     "GOMP_SPINCOUNT": "20000",
     # oneDNN compiles a matrix product for each shape: about 29 a step, for each of the 61 lengths that the batches of
-    # the default recipe have. It keeps 1,024 unless told; compiling anew takes a tenth of the training time (docs/log.md).
+    # the default recipe have. It keeps 1,024 unless told; compiling anew takes a tenth of the training (docs/log.md).
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
 if "LOCAL_RANK" not in os.environ:
