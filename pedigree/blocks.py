@@ -18,6 +18,7 @@ BLOCKS = {
     "base": ("stages.base", "Base"),
     "sources": ("stages.common.params", "Source"),
     "tasks": ("stages.common.params", "Task"),
+    "engine": ("stages.common.engine", "Engine"),
     "pool": ("stages.pool", "Pool"),
     "dedup": ("stages.dedup", "Dedup"),
     "scrub": ("stages.scrub", "Scrub"),
