@@ -35,7 +35,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hh": (("chosen", "rejected"), ()),
     "pairs": (
         ("chosen", "rejected"),
-        ("prompt", "conversations", "instruction", "input", "system", "history", "tools"),
+        ("prompt", "messages", "conversations", "instruction", "input", "system", "history", "tools"),
     ),
     "kto": (
         ("prompt|messages|conversations|instruction", "label|tag"),

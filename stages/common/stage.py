@@ -78,8 +78,8 @@ def alone(stage: str) -> Iterator[None]:
         yield
 
 
-def end_with_dvc() -> None:
-    """Watch the dvc that started this process, if one did, and end when it is gone, as after a SIGKILL."""
+def end_with_parent() -> None:
+    """Watch the process that started this one, and end when it is gone, as after a SIGKILL."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -87,8 +87,7 @@ def end_with_dvc() -> None:
             time.sleep(0.25)
         os._exit(143)
 
-    if "DVC_STAGE" in os.environ:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def bytes_of(paths: list[str]) -> int:
@@ -111,7 +110,8 @@ def run(stage: str, main: Callable[[], None], outputs: list[str]) -> None:
     `outputs` (files or folders).
     """
     start = time.perf_counter()
-    end_with_dvc()
+    if "DVC_STAGE" in os.environ:  # dvc started it
+        end_with_parent()
     try:
         with alone(stage):
             main()

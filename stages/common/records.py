@@ -1,0 +1,79 @@
+"""From the records of a source to rows: what a batch becomes, without a look at any other batch."""
+
+import hmac
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import orjson
+import polars as pl
+
+from stages.common.batches import Entry, decode_batch
+from stages.common.conversation import RecordError
+from stages.common.formats import parse
+from stages.common.params import Source
+from stages.common.rows import ROW_SCHEMA
+
+RESULT_SCHEMA = pl.Schema(ROW_SCHEMA | {"reason": pl.String})
+CONTENT = ("messages", "tools", "chosen", "rejected", "label")
+
+
+def digest_subject(value: Any, key: bytes) -> str | None:
+    """First 16 hex digits of the HMAC-SHA256 of a subject's name or number; null where there is none."""
+    if value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise RecordError("the subject is neither text nor a number")
+    return hmac.digest(key, str(value).strip().encode(), "sha256").hex()[:16]
+
+
+def make_row_id(source: Source, key: bytes, subject: str | None, content: dict[str, Any], occurrence: int) -> str:
+    """First 16 hex digits of the HMAC-SHA256 over source, subject and content as canonical JSON, and occurrence."""
+    fields = {name: content[name] for name in CONTENT} | {"kind": source.kind, "subject": subject}
+    canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return hmac.digest(key, b"%b\n%b\n%d" % (source.name.encode(), canonical, occurrence), "sha256").hex()[:16]
+
+
+def build_rows(source: Source, key: bytes, path: str, entry: Entry) -> list[dict[str, Any]]:
+    """The rows of one record with the columns of ROW_SCHEMA, each as if its content occurred once. Raises RecordError."""
+    if isinstance(entry.value, RecordError):
+        raise entry.value
+    contents = parse(entry.value, source.format, source.columns)
+    rows = []
+    try:
+        subject = digest_subject(entry.value.get(source.subject) if source.subject else None, key)
+        for content in contents:
+            fields = vars(content)
+            row = {"row_id": make_row_id(source, key, subject, fields, 0), "subject": subject, "kind": source.kind}
+            place = {"source": source.name, "file": path, "record": entry.number, "licence": source.licence}
+            rows.append(row | place | fields)
+    except (UnicodeEncodeError, orjson.JSONEncodeError):
+        raise RecordError("a text holds half of a surrogate pair, which is no character") from None
+    return rows
+
+
+def build_table(source: Source, key: bytes, entries: Iterable[tuple[str, Entry]]) -> pl.DataFrame:
+    """The rows of records with the columns of RESULT_SCHEMA.
+
+    A refused record is a line with a reason and no row_id; a record without a row of its own one without either.
+    """
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for path, entry in entries:
+            place = {"source": source.name, "file": path, "record": entry.number}
+            try:
+                yield from build_rows(source, key, path, entry) or [place]
+            except RecordError as error:
+                yield place | {"reason": error.reason}
+
+    return pl.DataFrame(list(lines()), RESULT_SCHEMA)
+
+
+def build_batch(source: Source, key: bytes, batch: pl.DataFrame) -> pl.DataFrame:
+    path = batch["file"][0]
+    return build_table(source, key, ((path, entry) for entry in decode_batch(batch)))
+
+
+def make_worker(source: Source, key: bytes) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    return partial(build_batch, source, key)
