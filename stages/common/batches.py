@@ -178,7 +178,7 @@ def read_array(path: str, local: str, compression: str | None) -> Iterator[pl.Da
             yield from join_lines(path, "lines", (element.replace("\n", " ").encode() for element in elements))
         except ArrayError as error:
             if error.reason == NO_ARRAY:
-                raise InputError(f"{path}: expected a JSON array of records; one object a line is .jsonl") from None
+                raise InputError(f"{path}: expected a JSON array of records; one record a line is .jsonl") from None
             place = f"line {error.line}, column {error.column}"
             raise InputError(f"{path}, {place}: not valid JSON ({error.reason})") from None
         except InputError:

@@ -87,9 +87,7 @@ def _do(batch: pl.DataFrame) -> pl.DataFrame:
     return _work(batch)
 
 
-def _in_processes(
-    build: Callable[[], Work], batches: Iterable[pl.DataFrame], workers: int
-) -> Iterator[pl.DataFrame]:
+def _in_processes(build: Callable[[], Work], batches: Iterable[pl.DataFrame], workers: int) -> Iterator[pl.DataFrame]:
     """Spawned, never forked: the threads of Polars do not survive a fork."""
     spawn = multiprocessing.get_context("spawn")
     waiting: deque[Future[pl.DataFrame]] = deque()

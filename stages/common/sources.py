@@ -49,7 +49,9 @@ def check_entry(source: Source) -> None:
     for field in source.columns:
         if field not in known:
             names = ", ".join(known) or "none, since they are nested"
-            raise InputError(f"{key}.columns: '{field}' is not a field of format {source.format} that can be mapped ({names})")
+            raise InputError(
+                f"{key}.columns: '{field}' is not a field of format {source.format} that can be mapped ({names})"
+            )
     if is_hub(source):
         if not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
             raise InputError(f"{key}.revision: must be the data set's commit, 40 hex digits, got {source.revision!r}")
