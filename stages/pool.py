@@ -4,8 +4,8 @@ data/raw/sources → data/pool/{rows,refused,ledger}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
-records_in = records_read + refused is checked. Files are read in batches, which become rows side by side and are written
-in order: memory holds some batches and 8 bytes a row, whatever the size of a source.
+records_in = records_read + refused is checked. Files are read in batches, which become rows side by side and are
+written in order: memory holds some batches and 8 bytes a row, whatever the size of a source.
 
 `row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes

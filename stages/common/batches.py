@@ -1,7 +1,7 @@
 """Read the files of a source in batches of undecoded records, and decode a batch.
 
 The first is quick and keeps the order: a file is unpacked and cut where a record ends. The second is the work, and can
-be done for many batches side by side. A file is never held whole, but for OASST's, whose flat messages may stand anywhere.
+be done for many batches side by side. A file is never held whole, but for OASST's, whose flat messages hang together.
 
 A record that cannot be read stands as a `RecordError` in its place. A file that cannot be read raises InputError: it is
 missing, cut off, not UTF-8, not of its type, or lacks a column that every record needs.
@@ -36,7 +36,7 @@ BATCH_ROWS = 10_000  # of Parquet and the hub, where rows are short
 RECORD_BYTES = 256 * 2**20  # of one record at most: what is longer has lost its line ends or its quotes
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 BLANK = " \t\r\v\f"
-BATCH_SCHEMA = {
+BATCH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "file": pl.String,
     "form": pl.String,  # lines: JSON; fields: a JSON list of texts a line; table: Arrow's stream format
     "number": pl.Int64,  # of the first record
@@ -92,7 +92,7 @@ def read_batches(source: Source, path: str, local: str) -> Iterator[pl.DataFrame
         for batch in batches:
             empty = False
             yield batch
-    except (OSError, pa.ArrowException) as error:  # Arrow raises either, whether a file is cut off or of another type
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # each of them out of Arrow, for any damage
         cause = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: cannot be read ({cause}); copy or export the file again") from None
     if empty:

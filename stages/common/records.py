@@ -40,7 +40,7 @@ def make_row_id(source: Source, key: bytes, subject: str | None, content: dict[s
 
 
 def build_rows(source: Source, key: bytes, path: str, entry: Entry) -> list[dict[str, Any]]:
-    """The rows of one record with the columns of ROW_SCHEMA, each as if its content occurred once. Raises RecordError."""
+    """The rows of one record with the columns of ROW_SCHEMA, each as if it occurred once. Raises RecordError."""
     if isinstance(entry.value, RecordError):
         raise entry.value
     contents = parse(entry.value, source.format, source.columns)
