@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -109,18 +110,20 @@ def run_way(way: str, path: str) -> None:
 def watch_memory(process: "subprocess.Popen[str]", peak: list[int]) -> None:
     """The resident bytes of a process and all below it, looked at 20 times a second; shared pages count each time."""
     while process.poll() is None:
-        total = 0
-        for each in [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]:
-            try:
-                total += psutil.Process(each).memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        peak[0] = max(peak[0], total)
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            peak[0] = max(peak[0], sum(each.memory_info().rss for each in (parent, *parent.children(recursive=True))))
         time.sleep(0.05)
 
 
-def measure(way: str, path: str, folder: Path, limit: int | None = None) -> tuple[int, float, int]:
-    """Rows, seconds, peak bytes."""
+def cpu_seconds() -> float:
+    """Of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(way: str, path: str, folder: Path, limit: int | None = None) -> tuple[int, float, float, int]:
+    """Rows, seconds, seconds of CPU, peak bytes."""
     command = [sys.executable, str(ROOT / "bench/sources.py"), "--way", way, path]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
@@ -128,7 +131,7 @@ def measure(way: str, path: str, folder: Path, limit: int | None = None) -> tupl
         if limit:
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
-    start, peak = time.perf_counter(), [0]
+    start, cpu, peak = time.perf_counter(), cpu_seconds(), [0]
     process = subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=set_limit,
@@ -138,15 +141,18 @@ def measure(way: str, path: str, folder: Path, limit: int | None = None) -> tupl
     output, errors = process.communicate()
     watcher.join()
     if process.returncode:
-        return 0, 0.0, peak[0] or print(f"{way} {path}: {errors.splitlines()[-1]}") or 0
-    return int(output.split()[-1]), time.perf_counter() - start, peak[0]
+        sys.exit(f"{way} {path}: {errors}")
+    return int(output.split()[-1]), time.perf_counter() - start, cpu_seconds() - cpu, peak[0]
 
 
 def compare(ways: list[str], title: str, path: str, size: int, folder: Path) -> None:
     for way in ways:
-        rows, seconds, peak = measure(way, path, folder)
-        speed = f"{rows / seconds:9,.0f} records/s {size / seconds / 1e6:6.1f} MB/s" if rows else "failed"
-        print(f"{title:24} {way:10} {rows:9,} rows {seconds:7.1f} s {speed} {peak / 1e6:7,.0f} MB", flush=True)
+        rows, seconds, cpu, peak = measure(way, path, folder)
+        speed = f"{rows / seconds:8,.0f} records/s {size / seconds / 1e6:6.1f} MB/s"
+        print(
+            f"{title:15} {way:9} {rows:9,} rows {seconds:6.1f} s, {cpu:5.1f} s of CPU {speed} {peak / 1e6:6,.0f} MB",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -180,7 +186,7 @@ def main() -> None:
         if arguments.limit_gib:
             rows = int(arguments.large_gib * 2**30 / (size / arguments.rows))
             size = write_jsonl(folder / "large.jsonl.zst", rows, seed=2)
-            rows, seconds, peak = measure(ours[1], "large.jsonl.zst", folder, int(arguments.limit_gib * 2**30))
+            rows, seconds, _, peak = measure(ours[1], "large.jsonl.zst", folder, int(arguments.limit_gib * 2**30))
             print(
                 f"{size / 2**30:.1f} GiB under a limit of {arguments.limit_gib:g} GiB a process: {rows:,} rows, "
                 f"{seconds:.0f} s, {peak / 1e6:,.0f} MB in all"

@@ -34,7 +34,7 @@ from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
-from stages.common.records import CONTENT, build_table, make_row_id, make_worker
+from stages.common.records import build_table, make_row_id, make_worker
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_source
 from stages.common.table_file import open_table
@@ -108,7 +108,7 @@ def number_occurrences(rows: pl.DataFrame, source: Source, key: bytes, seen: Occ
     """Rows whose content the source has shown before get the row_id of their occurrence."""
     numbers = seen.number(rows["row_id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
     again = np.flatnonzero(numbers)
-    repeats = rows[again].select("subject", *CONTENT).iter_rows(named=True)
+    repeats = rows[again].iter_rows(named=True)
     ids = [
         make_row_id(source, key, row["subject"], row, int(number))
         for row, number in zip(repeats, numbers[again], strict=True)

@@ -36,6 +36,8 @@ BATCH_ROWS = 10_000  # of Parquet and the hub, where rows are short
 RECORD_BYTES = 256 * 2**20  # of one record at most: what is longer has lost its line ends or its quotes
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 BLANK = " \t\r\v\f"
+# Of the standard library: orjson, twice as fast, reads an integer of 65 bits as a float and refuses lone surrogates.
+DECODE = json.JSONDecoder().decode
 BATCH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "file": pl.String,
     "form": pl.String,  # lines: JSON; fields: a JSON list of texts a line; table: Arrow's stream format
@@ -275,7 +277,7 @@ def decode_batch(batch: pl.DataFrame) -> Iterator[Entry]:
             continue
         value: Any
         try:
-            value = json.loads(line)
+            value = DECODE(line)
         except (ValueError, RecursionError):  # where in the line differs from one Python to the next
             value = RecordError("not valid JSON")
         if form == "fields":

@@ -20,13 +20,14 @@ from stages.common.rows import ROW_SCHEMA
 
 RESULT_SCHEMA = pl.Schema(ROW_SCHEMA | {"reason": pl.String})
 ARROW_SCHEMA = pl.DataFrame(schema=RESULT_SCHEMA).to_arrow(compat_level=pl.CompatLevel.newest()).schema
-CONTENT = ("messages", "tools", "chosen", "rejected", "label")
 
 
 def digest_subject(value: Any, key: bytes) -> str | None:
     """First 16 hex digits of the HMAC-SHA256 of a subject's name or number; null where there is none."""
     if value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps in it comes as floats
+        value = int(value)
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise RecordError("the subject is neither text nor a number")
     return hmac.digest(key, str(value).strip().encode(), "sha256").hex()[:16]
@@ -34,7 +35,15 @@ def digest_subject(value: Any, key: bytes) -> str | None:
 
 def make_row_id(source: Source, key: bytes, subject: str | None, content: dict[str, Any], occurrence: int) -> str:
     """First 16 hex digits of the HMAC-SHA256 over source, subject and content as canonical JSON, and occurrence."""
-    fields = {name: content[name] for name in CONTENT} | {"kind": source.kind, "subject": subject}
+    fields = {
+        "messages": content["messages"],
+        "tools": content["tools"],
+        "chosen": content["chosen"],
+        "rejected": content["rejected"],
+        "label": content["label"],
+        "kind": source.kind,
+        "subject": subject,
+    }
     canonical = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     return hmac.digest(key, b"%b\n%b\n%d" % (source.name.encode(), canonical, occurrence), "sha256").hex()[:16]
 
