@@ -1,4 +1,7 @@
-"""The preflight's look into the files of the sources: all of the small ones, the head of the large ones."""
+"""The preflight's look into the files of the sources: all of the small ones, the head of the large ones.
+
+Nothing is fetched: of hub data sets and of addresses only the entry is checked.
+"""
 
 import json
 import os
@@ -19,17 +22,24 @@ FIRST_RECORDS = 100  # of a larger one
 
 def check_sources(blocks: dict[str, Any], report: Report) -> None:
     """Each source's files: there, not empty, and with records that fit the format."""
-    from stages.common.sources import check_source
+    from stages.common.sources import check_entry, check_source, is_hub
+    from stages.common.stores import is_remote, open_store
 
     total = records = refused = 0
+    in_part: list[str] = []
+    elsewhere: list[str] = []
     for source in blocks["sources"]:
         key = f"sources.{source.name}.path"
         try:
+            if is_hub(source) or is_remote(source.path):
+                check_entry(source)
+                elsewhere.append(source.name)
+                if is_remote(source.path):
+                    open_store(source.path, f"params.yaml, {key}")
+                continue
             files = check_source(source)
         except InputError as error:
             report.mistakes += str(error).splitlines()
-            continue
-        if source.path.startswith("hub:"):
             continue
         if SOURCES_FOLDER not in Path(os.path.normpath(source.path)).parents:
             report.wrong(
@@ -38,28 +48,31 @@ def check_sources(blocks: dict[str, Any], report: Report) -> None:
         sizes = [check_file(Path(file), key, report) for file in files]
         total += sum(sizes)
         if all(sizes):
-            counts = check_records(source, sum(sizes), report)
+            whole = sum(sizes) <= WHOLE_BYTES
+            in_part += [] if whole else [source.name]
+            counts = check_records(source, whole, report)
             records, refused = records + counts[0], refused + counts[1]
     told = f", {refused:,} to be refused" if refused else ""
+    told += f"; only the first {FIRST_RECORDS} of {', '.join(in_part)}" if in_part else ""
+    told += f"; not looked into: {', '.join(elsewhere)}" if elsewhere else ""
     report.facts.append(("sources", f"{len(blocks['sources'])}, {show_bytes(total)}, {records:,} records read{told}"))
 
 
-def check_records(source: Source, size: int, report: Report) -> tuple[int, int]:
+def check_records(source: Source, whole: bool, report: Report) -> tuple[int, int]:
     """Records that were read and how many of them do not fit; a mistake where a file is broken or none fits.
 
-    Of a large source only the first records are read, and none where they lie in one JSON array or tree.
+    Of a large source only the first records are read; none of OASST's, whose trees are gathered from a whole file.
     """
+    from stages.common.batches import read_entries
     from stages.common.conversation import RecordError
     from stages.common.formats import parse
-    from stages.pool import entries_of
 
-    whole = size <= WHOLE_BYTES
-    if not whole and (source.format == "oasst" or ".json" in Path(source.path).suffixes):
+    if not whole and source.format == "oasst":
         return 0, 0
     reasons: Counter[str] = Counter()
     records = 0
     try:
-        for _, entry in islice(entries_of(source), None if whole else FIRST_RECORDS):
+        for _, entry in islice(read_entries(source), None if whole else FIRST_RECORDS):
             records += 1
             try:
                 if isinstance(entry.value, RecordError):

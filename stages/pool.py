@@ -4,7 +4,8 @@ data/raw/sources → data/pool/{rows,refused,ledger}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
-records_in = records_read + refused is checked.
+records_in = records_read + refused is checked. Files are read in batches, which become rows side by side and are
+written in order: memory holds some batches and 8 bytes a row, whatever the size of a source.
 
 `row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
@@ -14,30 +15,33 @@ who has the key finds a person's rows, no one else can. The key `public` protect
 """
 
 import hashlib
-import hmac
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
 from typing import Annotated, Any
 
+import numpy as np
 import polars as pl
 from pydantic import Field
-from tqdm import tqdm
 
 from stages.common.stage import run, say  # isort: skip
-from stages.common.conversation import RecordError
+from stages.common.batches import read_entries, read_source
+from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
-from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
+from stages.common.records import build_table, make_row_id, make_worker
 from stages.common.rows import ROW_SCHEMA
-from stages.common.sources import Entry, check_source, read_entries
+from stages.common.sources import check_source
+from stages.common.table_file import open_table
 
-REFUSED_SCHEMA = {"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String}
-CHUNK_ROWS = 20_000  # rows held as Python objects, which are several times the size of the table that they become
+REFUSED_SCHEMA = pl.Schema({"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String})
+TREES = 1000  # built at a time
+FEW_BATCHES = 8  # fewer are done in this process: another one takes 1.5 s to start, in which 32 MiB are read
 SHOWN_REASONS = 3
 
 
@@ -47,16 +51,6 @@ class Pool(Params):
     subject_key: Annotated[str, Field(pattern=r"^(public|[0-9a-f]{12})$")]
     """`public`, a key everyone knows, for data that names nobody; else the fingerprint of the secret in the environment
     variable PEDIGREE_KEY: the first 12 hex digits of its sha256, in quotes."""
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """What became of the records of one source."""
-
-    rows: pl.DataFrame
-    refused: pl.DataFrame
-    records_in: int
-    records_read: int
 
 
 def read_subject_key(fingerprint: str, environment: Mapping[str, str]) -> bytes:
@@ -78,143 +72,145 @@ def read_subject_key(fingerprint: str, environment: Mapping[str, str]) -> bytes:
     return secret
 
 
-def digest_subject(value: Any, key: bytes) -> str | None:
-    """First 16 hex digits of the HMAC-SHA256 of a subject's name or number; null where there is none."""
-    if value is None or not str(value).strip():
-        return None
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise RecordError("the subject is neither text nor a number")
-    return hmac.new(key, str(value).strip().encode(), hashlib.sha256).hexdigest()[:16]
+@dataclass
+class Tally:
+    """What became of the records of one source."""
+
+    records_in: int = 0
+    records_read: int = 0
+    rows: int = 0
+    rows_with_subject: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
-def content_hash(source: Source, content: Content, subject: str | None, key: bytes) -> hmac.HMAC:
-    """HMAC-SHA256 over source, subject and the content as canonical JSON, open for the occurrence."""
-    fields = {name: value for name, value in vars(content).items() if name != "branch"}
-    fields |= {"kind": source.kind, "subject": subject}
-    canonical = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hmac.new(key, f"{source.name}\n{canonical}\n".encode(), hashlib.sha256)
+class Occurrences:
+    """Counts equal contents in 8 bytes a row: sorted runs of their digests, of which a new one swallows the shorter."""
+
+    def __init__(self) -> None:
+        self.runs: list[np.ndarray] = []
+
+    def number(self, digests: np.ndarray) -> np.ndarray:
+        """Of each digest, uint64 (n,), how many equal ones came before it, int64 (n,)."""
+        order = np.argsort(digests, kind="stable")
+        run = digests[order]
+        earlier = np.arange(len(run)) - np.searchsorted(run, run)
+        for older in self.runs:
+            earlier += np.searchsorted(older, run, "right") - np.searchsorted(older, run)
+        while self.runs and len(self.runs[-1]) <= len(run):
+            run = np.sort(np.concatenate([self.runs.pop(), run]), kind="stable")
+        self.runs.append(run)
+        numbers = np.empty_like(earlier)
+        numbers[order] = earlier
+        return numbers
 
 
-def build_rows(source: Source, path: str, entry: Entry, key: bytes, seen: Counter[bytes]) -> list[dict[str, Any]]:
-    """The rows of one record with the columns of ROW_SCHEMA. Raises RecordError.
+def number_occurrences(rows: pl.DataFrame, source: Source, key: bytes, seen: Occurrences) -> pl.DataFrame:
+    """Rows whose content the source has shown before get the row_id of their occurrence."""
+    numbers = seen.number(rows["row_id"].str.to_integer(base=16, dtype=pl.UInt64).to_numpy())
+    again = np.flatnonzero(numbers)
+    repeats = rows[again].iter_rows(named=True)
+    ids = [
+        make_row_id(source, key, row["subject"], row, int(number))
+        for row, number in zip(repeats, numbers[again], strict=True)
+    ]
+    return rows.with_columns(rows["row_id"].scatter(again, ids)) if ids else rows
 
-    `seen` counts, by digest, the contents that the source has shown so far.
+
+def read_tables(source: Source, key: bytes, engine: Engine) -> Iterator[pl.DataFrame]:
+    """The records of a source as tables of RESULT_SCHEMA, in order."""
+    if source.format == "oasst":  # a message may hang in the tree of any other of its file
+        entries = read_entries(source)
+        while part := list(islice(entries, TREES)):
+            yield build_table(source, key, part)
+        return
+    batches = read_source(source)
+    head = list(islice(batches, FEW_BATCHES))
+    if len(head) < FEW_BATCHES and engine.name == "local":
+        engine = engine.model_copy(update={"workers": 1})
+    yield from map_batches(partial(make_worker, source, key), chain(head, batches), engine, f"pool {source.name}")
+
+
+def pool_source(
+    source: Source, key: bytes, engine: Engine, tally: Tally
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Rows and refused records of one source, part by part, counted in `tally`.
+
+    Raises InputError in the end where no row, or no row's subject, has come of it.
     """
-    if isinstance(entry.value, RecordError):
-        raise entry.value
-    contents = parse(entry.value, source.format, source.columns)
-    try:
-        subject = digest_subject(entry.value.get(source.subject) if source.subject else None, key)
-        hashes = [content_hash(source, content, subject, key) for content in contents]
-    except UnicodeEncodeError:
-        raise RecordError("a text holds half of a surrogate pair, which is no character") from None
-    place = {"source": source.name, "file": path, "record": entry.number, "licence": source.licence}
-    rows = []
-    for content, digest in zip(contents, hashes, strict=True):
-        equal = digest.digest()
-        digest.update(str(seen[equal]).encode())
-        seen[equal] += 1
-        identity = {"row_id": digest.hexdigest()[:16], "subject": subject, "kind": source.kind}
-        rows.append(identity | place | vars(content))
-    return rows
+    seen = Occurrences()
+    for table in read_tables(source, key, engine):
+        refused = table.filter(pl.col("reason").is_not_null()).select(REFUSED_SCHEMA.names())
+        rows = table.filter(pl.col("row_id").is_not_null()).select(list(ROW_SCHEMA))
+        records = table.group_by("file", "record").agg(pl.col("reason").is_null().all())["reason"]
+        tally.records_in += records.len()
+        tally.records_read += int(records.sum())
+        tally.rows += rows.height
+        tally.rows_with_subject += rows["subject"].count()
+        tally.reasons.update(refused["reason"])
+        yield number_occurrences(rows, source, key, seen), refused
+    check_tally(source, tally)
 
 
-def entries_of(source: Source) -> Iterator[tuple[str, Entry]]:
-    """All records of a source, each with its file."""
-    for path in check_source(source):
-        entries = read_entries(source, path)
-        if source.format == "oasst":
-            records = list(entries)
-            values = gather_trees(entry.value for entry in records)
-            entries = (Entry(entry.number, value) for entry, value in zip(records, values, strict=True))
-        for entry in entries:
-            yield path, entry
-
-
-def pool_source(source: Source, key: bytes) -> Pooled:
-    """Rows and refused records of one source. Raises InputError where no row, or no row's subject, comes of it."""
-    seen: Counter[bytes] = Counter()
-    tables = [pl.DataFrame(schema=ROW_SCHEMA)]
-    rows: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
-    records_in = records_read = 0
-    for path, entry in tqdm(entries_of(source), desc=f"pool {source.name}", unit=" records"):
-        records_in += 1
-        try:
-            rows += build_rows(source, path, entry, key, seen)
-        except RecordError as error:
-            refused.append({"source": source.name, "file": path, "record": entry.number, "reason": error.reason})
-        else:
-            records_read += 1
-        if len(rows) >= CHUNK_ROWS:
-            tables.append(pl.DataFrame(rows, ROW_SCHEMA))
-            rows = []
-    pooled = Pooled(
-        rows=pl.concat([*tables, pl.DataFrame(rows, ROW_SCHEMA)]),
-        refused=pl.DataFrame(refused, REFUSED_SCHEMA),
-        records_in=records_in,
-        records_read=records_read,
-    )
-    check_pooled(source, pooled)
-    return pooled
-
-
-def check_pooled(source: Source, pooled: Pooled) -> None:
-    if pooled.records_in != pooled.records_read + pooled.refused.height:
-        counts = f"records_in {pooled.records_in} != read {pooled.records_read} + refused {pooled.refused.height}"
+def check_tally(source: Source, tally: Tally) -> None:
+    if tally.records_in != tally.records_read + tally.reasons.total():
+        counts = f"records_in {tally.records_in} != read {tally.records_read} + refused {tally.reasons.total()}"
         raise RuntimeError(f"pool: {source.name}: {counts}")
-    if pooled.rows.is_empty():
-        reasons = list_reasons(pooled.refused)
-        raise InputError(f"params.yaml, sources.{source.name}: all {pooled.records_in} records are refused: {reasons}")
-    if source.subject and pooled.rows["subject"].null_count() == pooled.rows.height:
+    if not tally.rows:
+        reasons = list_reasons(tally.reasons)
+        raise InputError(f"params.yaml, sources.{source.name}: all {tally.records_in} records are refused: {reasons}")
+    if source.subject and not tally.rows_with_subject:
         raise InputError(
             f"params.yaml, sources.{source.name}.subject: no record has a value in '{source.subject}'; mend the name, "
             "or leave subject out where nobody's data is in it"
         )
 
 
-def list_reasons(refused: pl.DataFrame) -> str:
+def list_reasons(reasons: Counter[str]) -> str:
     """The commonest reasons, with the number of records, as one line."""
-    counts = refused.group_by("reason").len().sort(["len", "reason"], descending=[True, False])
-    shown = [f"{count} x {reason}" for reason, count in counts.head(SHOWN_REASONS).iter_rows()]
-    return " | ".join(shown) + (" | ..." if counts.height > SHOWN_REASONS else "")
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} x {reason}" for reason, count in ordered[:SHOWN_REASONS]]
+    return " | ".join(shown) + (" | ..." if len(ordered) > SHOWN_REASONS else "")
 
 
-def measure(sources: list[Source], pooled: list[Pooled], subject_key: str) -> dict[str, Any]:
+def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_key: str) -> dict[str, Any]:
     """metrics/pool.json: counts of records (rows_in is records_in), rows and subjects."""
-    rows = pl.concat([each.rows for each in pooled])
-    records_in = sum(each.records_in for each in pooled)
-    with_subject = [source.name for source in sources if source.subject]
+    named = list(zip(sources, tallies, strict=True))
+    records_in = sum(tally.records_in for tally in tallies)
     return {
         "rows_in": records_in,
-        "rows_out": rows.height,
+        "rows_out": sum(tally.rows for tally in tallies),
         "records_in": records_in,
-        "records_read": sum(each.records_read for each in pooled),
-        "refused": sum(each.refused.height for each in pooled),
-        "rows": {source.name: each.rows.height for source, each in zip(sources, pooled, strict=True)},
-        "refused_by_source": {source.name: each.refused.height for source, each in zip(sources, pooled, strict=True)},
-        "subjects": rows["subject"].drop_nulls().n_unique(),
-        "subject_missing": rows.filter(pl.col("source").is_in(with_subject), pl.col("subject").is_null()).height,
+        "records_read": sum(tally.records_read for tally in tallies),
+        "refused": sum(tally.reasons.total() for tally in tallies),
+        "rows": {source.name: tally.rows for source, tally in named},
+        "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
+        "subjects": subjects,
+        "subject_missing": sum(tally.rows - tally.rows_with_subject for source, tally in named if source.subject),
         "subject_key": subject_key,
     }
 
 
 def main() -> None:
-    params = load(Pool, "pool")
-    sources = load_sources()
+    params, sources = load(Pool, "pool"), load_sources()
+    engine = Engine(name="local", workers=None, address=None)
     key = read_subject_key(params.subject_key, os.environ)
     for source in sources:  # all of them, before the first is read
         check_source(source)
-    pooled = []
-    for source in sources:
-        pooled.append(pool_source(source, key))
-        rows, refused = pooled[-1].rows, pooled[-1].refused
-        reasons = f": {list_reasons(refused)}" if refused.height else ""
-        say("pool", f"{source.name}: {rows.height} rows, {refused.height} refused{reasons}")
-    write_table("data/pool/rows.parquet", pl.concat([each.rows for each in pooled]))
-    write_table("data/pool/refused.parquet", pl.concat([each.refused for each in pooled]))
+    tallies = []
+    with (
+        open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,
+        open_table("data/pool/refused.parquet", REFUSED_SCHEMA) as write_refused,
+    ):
+        for source in sources:
+            tallies.append(tally := Tally())
+            for rows, refused in pool_source(source, key, engine, tally):
+                write_rows(rows)
+                write_refused(refused)
+            reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
+            say("pool", f"{source.name}: {tally.rows} rows, {tally.reasons.total()} refused{reasons}")
     write_table("data/pool/ledger.parquet", ledger_lines("pool", []))
-    write_json("metrics/pool.json", measure(sources, pooled, params.subject_key))
+    subjects = pl.scan_parquet("data/pool/rows.parquet").select(pl.col("subject").drop_nulls().n_unique())
+    write_json("metrics/pool.json", measure(sources, tallies, subjects.collect().item(), params.subject_key))
 
 
 if __name__ == "__main__":

@@ -182,6 +182,25 @@ def test_records_that_do_not_fit_are_counted(clone: Path, capsys: pytest.Capture
     assert "3 records read, 1 to be refused" in capsys.readouterr().out
 
 
+def test_of_a_large_source_the_first_records_are_read(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pedigree.source_files.WHOLE_BYTES", 1000)
+    Path("data/raw/sources/questions.json").write_text(f"[{', '.join([QUESTIONS[1:-1]] * 150)}]")
+    main(["check"])
+    assert "101 records read; only the first 100 of questions" in capsys.readouterr().out
+
+
+def test_nothing_is_fetched(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Port 9 answers nobody, so a look would be a mistake."""
+    address = {"path": "http://127.0.0.1:9/a.json", "digest": "unknown"}
+    edit(lambda values: values["sources"][0].update(address))
+    main(["check"])
+    assert "1 records read; not looked into: questions" in capsys.readouterr().out
+    (line,) = mistakes_after(lambda values: values["sources"][0].pop("digest"))
+    assert line.startswith("params.yaml, sources.questions.digest: missing")
+
+
 def test_a_source_that_dvc_does_not_watch_is_refused(clone: Path) -> None:
     Path("elsewhere.json").write_text(QUESTIONS)
     edit(lambda values: values["sources"][0].update(path="elsewhere.json"))

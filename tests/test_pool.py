@@ -7,8 +7,6 @@ import hashlib
 import hmac
 import io
 import json
-import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +17,12 @@ import pytest
 
 from stages import pool
 from stages.common.conversation import RecordError
+from stages.common.engine import Engine
 from stages.common.errors import InputError
 from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Source
+from stages.common.records import digest_subject, make_row_id
 from stages.common.rows import ROW_SCHEMA, message
 
 SYSTEM, HI, HELLO = message("system", "Be kind."), message("user", "Hi"), message("assistant", "Hello")
@@ -55,8 +55,19 @@ def write_lines(path: str, records: list[Any]) -> str:
     return path
 
 
-def read(path: str, form: str = "qa", **rest: Any) -> pool.Pooled:
-    return pool.pool_source(make_source(path, form, **rest), b"pedigree")
+ENGINE = Engine(name="local", workers=1, address=None)
+
+
+def pool_all(source: Source, engine: Engine = ENGINE) -> SimpleNamespace:
+    """All of a source at once."""
+    tally = pool.Tally()
+    parts = list(pool.pool_source(source, b"pedigree", engine, tally))
+    rows, refused = (pl.concat(tables) for tables in zip(*parts, strict=True))
+    return SimpleNamespace(rows=rows, refused=refused, records_in=tally.records_in, records_read=tally.records_read)
+
+
+def read(path: str, form: str = "qa", **rest: Any) -> SimpleNamespace:
+    return pool_all(make_source(path, form, **rest))
 
 
 def parse_one(record: Any, form: str, **columns: str) -> Any:
@@ -341,7 +352,11 @@ def test_broken_records_are_refused_and_counted() -> None:
 
 UNREADABLE = [
     ("a.jsonl", b'[{"question": "Hi"}]', "holds a JSON array, not one object a line; name it .json"),
-    ("a.json", b'{"question": "Hi"}\n{"question": "Hi"}\n', "holds one object a line, not an array; name it .jsonl"),
+    (
+        "a.json",
+        b'{"question": "Hi"}\n{"question": "Hi"}\n',
+        "expected a JSON array of records; one record a line is .jsonl",
+    ),
     ("a.json", b'{"data": []}', "expected a JSON array of records"),
     ("a.json", b'[{"question": "Hi"', "line 1, column 19: not valid JSON"),
     ("a.json", b"", "holds no record"),
@@ -381,7 +396,7 @@ def test_sources_that_cannot_be_read() -> None:
     ]
     for source, text in cases:
         with pytest.raises(InputError) as error:
-            pool.pool_source(source, b"pedigree")
+            pool_all(source)
         assert text in str(error.value)
 
 
@@ -391,35 +406,6 @@ def test_no_value_is_shown_where_the_header_is_missing() -> None:
         read("a.csv")
     assert "it has none and 3 more" in str(error.value)
     assert not any(value in str(error.value) for value in ("Ann", "example.org", "Gonzalez"))
-
-
-def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-
-    class Table(list[Any]):
-        column_names = ("question", "answer")
-
-    def load_dataset(path: str, **rest: Any) -> Table:
-        calls.append((path, rest, "HF_DATASETS_OFFLINE" in os.environ))
-        if len(calls) == 2:
-            raise ConnectionError("Couldn't reach 'org/name' on the Hub\nmore")
-        return Table(QA)
-
-    class DatasetsError(Exception):
-        pass
-
-    stand_in = SimpleNamespace(load_dataset=load_dataset, exceptions=SimpleNamespace(DatasetsError=DatasetsError))
-    monkeypatch.setitem(sys.modules, "datasets", stand_in)
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    rest = {"revision": "0123456789" * 4, "split": "train", "config": "main"}
-    pooled = read("hub:org/name", **rest)
-    assert pooled.rows.select("file", "record").rows() == [("hub:org/name", 0), ("hub:org/name", 1)]
-    asked = {"name": "main", "split": "train", "revision": "0123456789" * 4, "streaming": False}
-    assert calls == [("org/name", asked, False)]
-    with pytest.raises(
-        InputError, match=r"cannot be loaded \(Couldn't reach 'org/name' on the Hub\); check the network"
-    ):
-        read("hub:org/name", **rest)
 
 
 # Row ids, subjects, the whole stage
@@ -515,9 +501,9 @@ def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:
 def test_row_ids_cannot_be_guessed_without_the_key() -> None:
     """A row_id stands beside the scrubbed text: trying all dates of birth must not find the one that was taken out."""
     source, content = make_source("a.jsonl"), Content(messages=[{"role": "user", "content": "born 1990-01-02"}])
-    ids = {pool.content_hash(source, content, None, key).hexdigest() for key in (b"one", b"two")}
+    ids = {make_row_id(source, key, None, vars(content), 0) for key in (b"one", b"two")}
     assert len(ids) == 2
 
 
 def test_a_subject_is_the_same_with_spaces_around_it() -> None:
-    assert pool.digest_subject(" P-1 ", b"k") == pool.digest_subject("P-1", b"k")
+    assert digest_subject(" P-1 ", b"k") == digest_subject("P-1", b"k")

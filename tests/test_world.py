@@ -243,13 +243,15 @@ def test_right_choices_are_spread(items: dict[str, list[Any]]) -> None:
 
 
 def test_pool_refuses_the_broken_records_and_no_other(planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.pool import pool_source
+    from stages.common.engine import Engine
+    from stages.pool import Tally, pool_source
 
     monkeypatch.chdir(ROOT)
+    engine = Engine(name="local", workers=1, address=None)
     refused = []
     for source in read_yaml(ROOT / "recipes/default.yaml")["sources"]:
-        pooled = pool_source(Source(**source), b"pedigree")
-        refused += [(source["name"], record) for record in pooled.refused["record"]]
+        for _, table in pool_source(Source(**source), b"pedigree", engine, Tally()):
+            refused += [(source["name"], record) for record in table["record"]]
     assert sorted(refused) == sorted((item["at"]["source"], item["at"]["record"]) for item in planted["broken"])
 
 

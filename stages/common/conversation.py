@@ -134,24 +134,23 @@ def read_message(turn: Any) -> Message:
     role = ROLES.get(given) if isinstance(given, str) else None
     if role is None:
         raise RecordError(f"a message has none of the roles {', '.join(ROLES)}")
-    content = join_parts(turn["content"] if "content" in turn else turn.get("value"))
+    content = join_parts(turn.get("content", turn.get("value")))
     if given == "function_call":
         content, calls = None, read_tool_calls(content)
     else:
         calls = read_tool_calls(turn.get("tool_calls"))
     if calls and role != "assistant":
         raise RecordError(f"a message of the {role} has tool calls")
-    identity = {key: turn.get(key) for key in ("tool_call_id", "name")}
-    if not all(value is None or isinstance(value, str) for value in identity.values()):
+    call_id, name = turn.get("tool_call_id"), turn.get("name")
+    if not all(value is None or isinstance(value, str) for value in (call_id, name)):
         raise RecordError("tool_call_id or name of a message is not text")
     blank = not (content or "").strip()
-    return message(role, None if calls and blank else content or "", tool_calls=calls, **identity)
+    return message(role, None if calls and blank else content or "", calls, call_id, name)
 
 
-def read_messages(turns: list[Any], system: str = "") -> list[Message]:
-    """The messages, led by `system`; a system message without text is left out."""
-    messages = [message("system", system)] if system else []
-    messages += [read_message(turn) for turn in turns]
+def read_messages(turns: list[Any]) -> list[Message]:
+    """The messages; a system message without text is left out."""
+    messages = [read_message(turn) for turn in turns]
     return [item for item in messages if item["role"] != "system" or (item["content"] or "").strip()]
 
 
@@ -173,7 +172,7 @@ def check_conversation(messages: list[Message]) -> None:
 
 def cut_after_assistant(messages: list[Message]) -> list[Message]:
     """Without the turns that no reply follows."""
-    last = max((index for index, item in enumerate(messages) if item["role"] == "assistant"), default=-1)
-    if last < 0:
-        raise RecordError("there is no message of the assistant")
-    return messages[: last + 1]
+    for count in range(len(messages), 0, -1):
+        if messages[count - 1]["role"] == "assistant":
+            return messages[:count]
+    raise RecordError("there is no message of the assistant")

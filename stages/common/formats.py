@@ -35,7 +35,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hh": (("chosen", "rejected"), ()),
     "pairs": (
         ("chosen", "rejected"),
-        ("prompt", "conversations", "instruction", "input", "system", "history", "tools"),
+        ("prompt", "messages", "conversations", "instruction", "input", "system", "history", "tools"),
     ),
     "kto": (
         ("prompt|messages|conversations|instruction", "label|tag"),
@@ -56,7 +56,7 @@ TURN = re.compile(r"\n\n(Human|Assistant):")
 LABELS = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Content:
     """What a row says. Of a preference or unpaired row `messages` is the prompt, `chosen` the better or only reply."""
 
@@ -75,8 +75,10 @@ def parse(record: Any, form: str, columns: dict[str, str]) -> list[Content]:
     """
     if not isinstance(record, dict):
         raise RecordError(f"not an object; expected {EXPECTED[form]} (format {form})")
-    fields = {name: value for name, value in record.items() if name not in columns}
-    fields |= {field: record[column] for field, column in columns.items() if column in record}
+    fields = record
+    if columns:
+        fields = {name: value for name, value in record.items() if name not in columns}
+        fields |= {field: record[column] for field, column in columns.items() if column in record}
     try:
         return PARSERS[form](fields)
     except RecursionError:
@@ -97,16 +99,21 @@ def conversation(messages: list[Message], tools: str | None = None, branch: str 
     return Content(messages, tools, branch=branch)
 
 
+def read_system(record: Record) -> list[Message]:
+    """The system message that stands in a field of its own, if there is one."""
+    text = read_optional_text(record, "system")
+    return [message("system", text)] if text else []
+
+
 def read_instruction(record: Record) -> list[Message]:
     """Alpaca's prompt: system, the turns of `history`, then instruction and input, one above the other."""
-    turns = []
+    messages = read_system(record)
     for pair in read_list(record, "history"):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise RecordError("is not a list of [user, assistant] texts", "history")
-        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    texts = [read_text(record, "instruction"), read_optional_text(record, "input")]
-    turns.append({"role": "user", "content": "\n".join(text for text in texts if text)})
-    return read_messages(turns, read_optional_text(record, "system"))
+        messages += [message("user", pair[0]), message("assistant", pair[1])]
+    instruction, given = read_text(record, "instruction"), read_optional_text(record, "input")
+    return [*messages, message("user", f"{instruction}\n{given}" if given else instruction)]
 
 
 def parse_alpaca(record: Record) -> list[Content]:
@@ -114,11 +121,8 @@ def parse_alpaca(record: Record) -> list[Content]:
 
 
 def parse_qa(record: Record) -> list[Content]:
-    turns = [
-        {"role": "user", "content": read_text(record, "question")},
-        {"role": "assistant", "content": read_text(record, "answer")},
-    ]
-    return [conversation(read_messages(turns, read_optional_text(record, "system")))]
+    question = message("user", read_text(record, "question"))
+    return [conversation([*read_system(record), question, message("assistant", read_text(record, "answer"))])]
 
 
 def read_turns(record: Record, field: str) -> list[Message]:
@@ -126,7 +130,7 @@ def read_turns(record: Record, field: str) -> list[Message]:
     turns = read_list(record, field)
     if not turns:
         raise RecordError("is missing" if record.get(field) is None else "is empty", field)
-    return read_messages(turns, read_optional_text(record, "system"))
+    return read_system(record) + read_messages(turns)
 
 
 def parse_sharegpt(record: Record) -> list[Content]:
@@ -216,8 +220,7 @@ def read_reply(record: Record, field: str, prompt: list[Message]) -> list[Messag
 def read_prompt(record: Record) -> list[Message]:
     """The prompt out of whichever field holds it: text, a list of messages, or Alpaca's; [] where there is none."""
     if isinstance(record.get("prompt"), str):
-        turn = {"role": "user", "content": read_text(record, "prompt")}
-        return read_messages([turn], read_optional_text(record, "system"))
+        return [*read_system(record), message("user", read_text(record, "prompt"))]
     for field in ("prompt", "messages", "conversations"):
         if record.get(field) is not None:
             return read_turns(record, field)

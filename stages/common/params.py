@@ -52,7 +52,7 @@ class Source(Params):
     name: Name
     """Unique; appears in every report."""
     path: str
-    """File or glob below data/raw/sources, or `hub:ORG/NAME`."""
+    """File or glob below data/raw/sources, `hub:ORG/NAME`, or an address or glob of one, such as `s3://BUCKET/KEY`."""
     format: Format
     """alpaca | sharegpt | chat | oasst | qa (SFT), hh | pairs (preference), kto (unpaired)."""
     licence: str
@@ -71,6 +71,9 @@ class Source(Params):
     """Of a hub data set: the split to read."""
     config: str | None = None
     """Of a hub data set: its configuration, where it has several."""
+    digest: Annotated[str, Field(pattern=r"^(unknown|sha256:[0-9a-f]{64})$")] | None = None
+    """Of the files: sha256 over the sorted lines `<file> <sha256>`, checked; an address must have one. `unknown` has it
+    printed once."""
 
     @property
     def kind(self) -> str:

@@ -33,9 +33,15 @@ ROW_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 CONVERSATIONS = ("messages", "chosen", "rejected")
 
 
-def message(role: str, content: str | None, **rest: str | None) -> dict[str, str | None]:
+def message(
+    role: str,
+    content: str | None,
+    tool_calls: str | None = None,
+    tool_call_id: str | None = None,
+    name: str | None = None,
+) -> dict[str, str | None]:
     """A message with all five fields."""
-    return {"role": role, "content": content, "tool_calls": None, "tool_call_id": None, "name": None} | rest
+    return {"role": role, "content": content, "tool_calls": tool_calls, "tool_call_id": tool_call_id, "name": name}
 
 
 def read_rows(folder: Path | str, name: str = "rows") -> pl.DataFrame:
