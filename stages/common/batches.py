@@ -1,7 +1,7 @@
 """Cut the files of a source into batches of undecoded records.
 
-That is quick and keeps the order: a file is unpacked and cut where a record ends, and never held whole. To decode a batch
-and make rows of it (`stages/common/records.py`) is the work, which can be done for many batches side by side.
+That is quick and keeps the order: a file is unpacked and cut where a record ends, and never held whole. To decode a
+batch and make rows of it (`stages/common/records.py`) is the work, which can be done for many batches side by side.
 
 A file that cannot be read raises InputError: it is missing, cut off, not UTF-8, not of its type, or lacks a column that
 every record needs.

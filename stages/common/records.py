@@ -51,14 +51,13 @@ def decode_batch(batch: pl.DataFrame) -> Iterator[Entry]:
             value = DECODE(line)
         except (ValueError, RecursionError):  # where in the line differs from one Python to the next
             value = RecordError("not valid JSON")
-        if form == "fields":
-            matches = len(value) == len(header)
-            value = (
-                dict(zip(header, value, strict=True))
-                if matches
-                else RecordError(f"{len(value)} columns; the header has {len(header)}")
-            )
-        yield Entry(place, value)
+        yield Entry(place, name_fields(header, value) if form == "fields" else value)
+
+
+def name_fields(header: list[str], fields: list[str]) -> dict[str, str] | RecordError:
+    if len(fields) != len(header):
+        return RecordError(f"{len(fields)} columns; the header has {len(header)}")
+    return dict(zip(header, fields, strict=True))
 
 
 def decode_table(table: pa.Table, number: int) -> Iterator[Entry]:
@@ -92,12 +91,14 @@ def read_entries(source: Source) -> Iterator[tuple[str, Entry]]:
 
 def digest_subject(value: Any, key: bytes) -> str | None:
     """First 16 hex digits of the HMAC-SHA256 of a subject's name or number; null where there is none."""
-    if value is None or not str(value).strip() or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps in it comes as floats
-        value = int(value)
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise RecordError("the subject is neither text nor a number")
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps in it comes as floats
+        value = int(value)
+    if not str(value).strip():
+        return None
     return hmac.digest(key, str(value).strip().encode(), "sha256").hex()[:16]
 
 
