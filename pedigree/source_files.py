@@ -63,9 +63,9 @@ def check_records(source: Source, whole: bool, report: Report) -> tuple[int, int
 
     Of a large source only the first records are read; none of OASST's, whose trees are gathered from a whole file.
     """
-    from stages.common.batches import read_entries
     from stages.common.conversation import RecordError
     from stages.common.formats import parse
+    from stages.common.records import read_entries
 
     if not whole and source.format == "oasst":
         return 0, 0

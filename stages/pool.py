@@ -28,13 +28,13 @@ import polars as pl
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
-from stages.common.batches import read_entries, read_source
+from stages.common.batches import read_source
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
-from stages.common.records import build_table, make_row_id, make_worker
+from stages.common.records import build_table, make_row_id, make_worker, read_entries
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_source
 from stages.common.table_file import open_table

@@ -12,11 +12,11 @@ import pytest
 
 from stages import pool
 from stages.common import batches, table_file
-from stages.common.batches import read_entries, read_source
+from stages.common.batches import read_source
 from stages.common.engine import Engine
 from stages.common.errors import InputError
 from stages.common.params import Source
-from stages.common.records import digest_subject
+from stages.common.records import digest_subject, read_entries
 from stages.common.rows import ROW_SCHEMA
 from stages.common.table_file import open_table
 

@@ -235,10 +235,11 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def check_pooled(path: str, form: str, content: bytes, records: int | None = None) -> str:
+def check_pooled(path: str, form: str, content: bytes, records: int | None = None, subject: str | None = None) -> str:
     """Pools the file and checks what came of it; `records` is how many it holds, where that is known."""
     Path(path).write_bytes(content)
-    source = Source(name="desk", path=path, format=form, licence="MIT", consent="x", share=1.0)  # type: ignore[arg-type]
+    fields = {"name": "desk", "path": path, "format": form, "licence": "MIT", "consent": "x", "share": 1.0}
+    source = Source(**fields, subject=subject)  # type: ignore[arg-type]
     tally = pool.Tally()
     told = ""
     try:
@@ -247,7 +248,9 @@ def check_pooled(path: str, form: str, content: bytes, records: int | None = Non
         told = str(error)
     if told:
         assert MARK not in told
-        assert told.startswith((path, "params.yaml, sources.desk: all "))
+        assert told.startswith(
+            (path, "params.yaml, sources.desk: all ", "params.yaml, sources.desk.subject: no record")
+        )
         counted = re.search(r"all (\d+) records are refused", told)
         assert records is None or counted is None or int(counted[1]) == records
         return "file"
@@ -274,6 +277,17 @@ def test_damaged_records(form: str, ending: str) -> None:
         content = WRITERS[ending](records)
         outcomes[check_pooled(f"a{ending}", form, content, len(records))] += 1
     assert outcomes["refused"] or (form == "oasst" and ending in (".csv", ".tsv"))  # trees have no columns
+
+
+@pytest.mark.parametrize("form", RECORDS)
+def test_bottomless_values(form: str) -> None:
+    """Brackets in brackets, to about where Python's own recursion ends and far beyond, in the place of each field."""
+    for record in RECORDS[form]:
+        for name in [*record, "message_id", "parent_id"]:
+            for depth in (400, 800, 900, 940, 960, 980, 990, 20_000):
+                rest = json.dumps({key: value for key, value in record.items() if key != name} | {"who": say("p")})
+                line = f'{{"{name}": {"[" * depth}"{MARK}"{"]" * depth}, {rest[1:]}\n'.encode()
+                check_pooled("a.jsonl", form, line * 2 + write_lines(RECORDS[form]), 2 + len(RECORDS[form]), name)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

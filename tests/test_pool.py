@@ -176,12 +176,20 @@ def test_oasst_flat_messages_are_gathered() -> None:
         {"message_id": "b", "parent_id": "a", "role": "assistant", "text": "Hello", "rank": 0.0},
         {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Hi"},
         {"message_id": "x", "parent_id": "lost", "role": "assistant", "text": "?"},
+        {"message_id": "y", "parent_id": "x", "role": "prompter", "text": "?"},
+        {"message_id": "c", "parent_id": "d", "role": "prompter", "text": "a circle of two"},
+        {"message_id": "d", "parent_id": "c", "role": "assistant", "text": "?"},
+        {"message_id": "a", "parent_id": None, "role": "prompter", "text": "Again"},
     ]
     write_lines("flat.jsonl", flat)
     pooled = read("flat.jsonl", "oasst")
-    assert (pooled.records_in, pooled.records_read) == (3, 2)
+    assert (pooled.records_in, pooled.records_read) == (7, 2)
     assert pooled.rows.select("record", "branch", "messages").rows() == [(1, "0", [HI, HELLO])]
-    assert pooled.refused.rows() == [("desk", "flat.jsonl", 2, "its parent is not in the file")]
+    lost = "its parents lead to no first message in the file"
+    assert pooled.refused.select("record", "reason").rows() == [
+        *((number, lost) for number in range(2, 6)),
+        (6, "its message_id stands twice in the file"),
+    ]
     assert "replies" not in flat[1]
     assert gather_trees([{"prompt": {}}]) == [{"prompt": {}}]
 

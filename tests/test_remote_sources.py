@@ -17,9 +17,9 @@ import polars as pl
 import pytest
 
 from stages import pool
-from stages.common.batches import read_entries
 from stages.common.errors import InputError
 from stages.common.params import Source
+from stages.common.records import read_entries
 from stages.common.sources import check_source
 from stages.common.stores import COPIES
 
@@ -208,7 +208,7 @@ class Hub(BaseHTTPRequestHandler):
 READ = """
 import sys, json
 from stages.common.stage import say
-from stages.common.batches import read_entries
+from stages.common.records import read_entries
 from stages.common.errors import InputError
 from stages.common.params import Source
 

@@ -1,31 +1,27 @@
-"""Read the files of a source in batches of undecoded records, and decode a batch.
+"""Cut the files of a source into batches of undecoded records.
 
-The first is quick and keeps the order: a file is unpacked and cut where a record ends. The second is the work, and can
-be done for many batches side by side. A file is never held whole, but for OASST's, whose flat messages hang together.
+That is quick and keeps the order: a file is unpacked and cut where a record ends, and never held whole. To decode a
+batch and make rows of it (`stages/common/records.py`) is the work, which can be done for many batches side by side.
 
-A record that cannot be read stands as a `RecordError` in its place. A file that cannot be read raises InputError: it is
-missing, cut off, not UTF-8, not of its type, or lacks a column that every record needs.
+A file that cannot be read raises InputError: it is missing, cut off, not UTF-8, not of its type, or lacks a column that
+every record needs.
 """
 
 import codecs
 import csv
 import io
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.common.conversation import RecordError
 from stages.common.errors import InputError
-from stages.common.formats import gather_trees
 from stages.common.json_array import NO_ARRAY, ArrayError, split_array
 from stages.common.params import Source
 from stages.common.sources import check_header, check_source, is_hub, key_of, type_of, used_columns
@@ -35,9 +31,6 @@ BATCH_BYTES = 4 * 2**20  # undecoded; some thousand records
 BATCH_ROWS = 10_000  # of Parquet and the hub, where rows are short
 RECORD_BYTES = 256 * 2**20  # of one record at most: what is longer has lost its line ends or its quotes
 MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
-BLANK = " \t\r\v\f"
-# Of the standard library: orjson, twice as fast, reads an integer of 65 bits as a float and refuses lone surrogates.
-DECODE = json.JSONDecoder().decode
 BATCH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "file": pl.String,
     "form": pl.String,  # lines: JSON; fields: a JSON list of texts a line; table: Arrow's stream format
@@ -46,13 +39,6 @@ BATCH_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "header": pl.List(pl.String),  # of fields
     "records": pl.Binary,
 }
-
-
-class Entry(NamedTuple):
-    """A record of a file: `number` counts from 0; in JSONL it is the line's, in the others the record's."""
-
-    number: int
-    value: Any
 
 
 def make_batch(
@@ -264,56 +250,3 @@ def read_hub(source: Source) -> Iterator[pl.DataFrame]:
             f"params.yaml, sources.{source.name}: {source.path} at {source.revision} cannot be loaded ({reason}); "
             "check the network, the name, the split and the configuration, or download it and give a file"
         ) from None
-
-
-def decode_batch(batch: pl.DataFrame) -> Iterator[Entry]:
-    """The records of a batch. Raises InputError where its bytes are not UTF-8."""
-    ((path, form, number, offset, header, records),) = batch.iter_rows()
-    if form == "table":
-        yield from decode_table(pa.ipc.open_stream(records).read_all(), number)
-        return
-    for place, line in enumerate(decode(records, path, offset).split("\n"), number):
-        if not line.strip(BLANK):
-            continue
-        value: Any
-        try:
-            value = DECODE(line)
-        except (ValueError, RecursionError):  # where in the line differs from one Python to the next
-            value = RecordError("not valid JSON")
-        if form == "fields":
-            matches = len(value) == len(header)
-            value = (
-                dict(zip(header, value, strict=True))
-                if matches
-                else RecordError(f"{len(value)} columns; the header has {len(header)}")
-            )
-        yield Entry(place, value)
-
-
-def decode_table(table: pa.Table, number: int) -> Iterator[Entry]:
-    """The rows of a table; of one with a value that has no Python form, such as a year 300,000, each row by itself."""
-    values: list[Any]
-    try:
-        values = table.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
-        values = [decode_row(table.slice(place, 1)) for place in range(table.num_rows)]
-    yield from (Entry(place, value) for place, value in enumerate(values, number))
-
-
-def decode_row(row: pa.Table) -> Any:
-    try:
-        return row.to_pylist()[0]
-    except (ValueError, OverflowError, pa.ArrowException):
-        return RecordError("a value cannot be read")
-
-
-def read_entries(source: Source) -> Iterator[tuple[str, Entry]]:
-    """All records of a source, each with its file, decoded in this process; flat messages of OASST in their trees."""
-    for path, batches in groupby(read_source(source), key=lambda batch: batch["file"][0]):
-        entries = (entry for batch in batches for entry in decode_batch(batch))
-        if source.format == "oasst":
-            records = list(entries)
-            values = gather_trees(entry.value for entry in records)
-            entries = (Entry(entry.number, value) for entry, value in zip(records, values, strict=True))
-        for entry in entries:
-            yield path, entry

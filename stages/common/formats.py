@@ -177,24 +177,48 @@ def parse_oasst(record: Record) -> list[Content]:
 def gather_trees(records: Iterable[Any]) -> list[Any]:
     """The records of a file, with flat messages hung into the `replies` of their parents in the order of the file.
 
-    Each record stays in its place; a message whose parent is not in the file becomes a RecordError.
+    Each record stays in its place; a message that repeats an id, or whose parents lead to no first message of the file,
+    becomes a RecordError.
     """
     gathered: list[Any] = []
-    messages: dict[Any, Record] = {}
+    messages: dict[str, Record] = {}
     for record in records:
         if isinstance(record, dict) and "message_id" in record and "prompt" not in record:
-            nested = record.get("replies")
+            name, nested = name_message(record["message_id"]), record.get("replies")
             record = record | {"replies": list(nested) if isinstance(nested, list) else []}
-            record = messages.setdefault(str(record["message_id"]), record)
+            if not name:
+                record = RecordError("its message_id is neither text nor a number")
+            elif name in messages:
+                record = RecordError("its message_id stands twice in the file")
+            else:
+                messages[name] = record
         gathered.append(record)
+    rooted: dict[str, bool] = {}
     for place, record in enumerate(gathered):
         if isinstance(record, dict) and record.get("parent_id"):
-            parent = messages.get(str(record["parent_id"]))
-            if parent is None:
-                gathered[place] = RecordError("its parent is not in the file")
+            parent = name_message(record["parent_id"])
+            if is_rooted(parent, messages, rooted):
+                messages[parent]["replies"].append(record)
             else:
-                parent["replies"].append(record)
+                gathered[place] = RecordError("its parents lead to no first message in the file")
     return gathered
+
+
+def name_message(value: Any) -> str:
+    """An id as text, "" where it is none."""
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def is_rooted(name: str, messages: dict[str, Record], rooted: dict[str, bool]) -> bool:
+    """Whether the parents of a message lead to one without a parent; `rooted` keeps what is known."""
+    chain = []
+    while name in messages and name not in rooted:
+        rooted[name] = not messages[name].get("parent_id")  # until more is known: a circle leads nowhere
+        chain.append(name)
+        name = name if rooted[name] else name_message(messages[name]["parent_id"])
+    found = rooted.get(name, False)
+    rooted.update(dict.fromkeys(chain, found))
+    return found
 
 
 def read_transcript(record: Record, field: str) -> list[Message]:

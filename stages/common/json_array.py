@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 SPACE = re.compile(r"[ \t\n\r]*")
 NO_ARRAY = "no array"
+DECODE = json.JSONDecoder().raw_decode
 TOKEN_CHARACTERS = 16  # no number's sign, escape or literal of JSON needs as many to be whole
 
 
@@ -85,25 +86,20 @@ def split_array(pieces: Iterator[str], limit: int) -> Iterator[str]:
 
 def _take_element(text: _Text, limit: int) -> str:
     """The next element's text. An element counts when something follows it, for 12 may be the start of 123."""
-    decode = json.JSONDecoder().raw_decode
     text.peek()
     while True:
+        mistake, end = None, -1
         try:
-            _, end = decode(text.text, text.at)
-            failure, position = "Expecting ',' delimiter", len(text.text)
-            if len(text.text) - end >= TOKEN_CHARACTERS:
-                break
+            _, end = DECODE(text.text, text.at)
         except json.JSONDecodeError as error:
-            failure, position = error.msg, error.pos
-            cut_off = error.msg.startswith("Unterminated string") or len(text.text) - position < TOKEN_CHARACTERS
-            if not cut_off:
-                raise text.error(failure, position) from None
-            end = -1
-        if len(text.text) - text.at > limit:
-            raise text.error(f"an element of more than {limit:,} characters")
-        if not text.read_more():
-            if end < 0:
-                raise text.error(failure, position)
-            break
-    element, text.at = text.text[text.at : end], end
-    return element
+            mistake, end = error, error.pos
+        cut_off = mistake is not None and mistake.msg.startswith("Unterminated string")
+        if cut_off or len(text.text) - end < TOKEN_CHARACTERS:  # what follows may change it
+            if len(text.text) - text.at > limit:
+                raise text.error(f"an element of more than {limit:,} characters")
+            if text.read_more():
+                continue
+        if mistake:
+            raise text.error(mistake.msg, mistake.pos)
+        element, text.at = text.text[text.at : end], end
+        return element
