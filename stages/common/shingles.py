@@ -11,7 +11,7 @@ versions. Batches are independent of each other and run in threads (NumPy and Po
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -26,7 +26,6 @@ UNSPACED = (
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&\w]"
 )
 TOKEN = rf"{UNSPACED}\p{{M}}*|[\w--{UNSPACED}]+"
-SENTENCE_ENDS = ".!?\n"  # kept between the tokens of other scripts too, as ASCII
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no bit of a token is lost
 FINALISER = np.uint64(0xD6E8FEB86659FD93)
 BATCH_BYTES = 2**19  # of text: what a batch's arrays take fits the cache of a core; twice the speed of 4 MB
@@ -56,12 +55,15 @@ class Located(NamedTuple):
     """The tokens of a batch of texts within its bytes: token t is buffer[starts[t]:ends[t]]."""
 
     raw: npt.NDArray[np.uint8]
+    """The texts, each with a line end behind it; those in other scripts folded, their tokens set apart."""
     buffer: npt.NDArray[np.uint8]
     """The bytes in lower case, 0 where they belong to no token."""
     starts: Positions
     ends: Positions
     offsets: Positions
     """Where the tokens of each text start."""
+    bounds: Positions
+    """Where the bytes of each text start."""
 
 
 def word_table() -> npt.NDArray[np.uint8]:
@@ -107,10 +109,9 @@ def space_tokens(texts: pl.Series) -> pl.Series:
         return texts
     others = (
         pl.Series(folded, dtype=pl.String)
-        .str.replace_all(r"[。｡！？]", ". ")
+        .str.replace_all(r"[。｡！？]", ". ")  # a sentence's end, as it is written in ASCII
         .str.replace_all(rf"({UNSPACED}\p{{M}}*)", " $1 ")
-        .str.replace_all(rf"[^\w\s{SENTENCE_ENDS}]", " ")
-        .str.replace_all(r"[\s--\n]", " ")
+        .str.replace_all(r"[^\w\s[:punct:]]|[\s--\p{ascii}]", " ")
     )
     return replace_others(texts, texts, others.to_list())
 
@@ -127,7 +128,7 @@ def split_tokens(normalised: pl.Series) -> pl.Series:
 def locate_tokens(texts: pl.Series) -> Located:
     """The tokens of a batch of texts (without nulls), normalised or not."""
     spaced = space_tokens(texts)
-    lengths = spaced.str.len_bytes().to_numpy().astype(np.int64) + 1
+    bounds = offsets_of(spaced.str.len_bytes().to_numpy().astype(np.int64) + 1)
     # a line end between texts and behind the last one, where hash_runs reads eight bytes at a time
     joined = (spaced.str.join("\n").item() if len(spaced) else "").encode() + b"\n" * 8
     raw = np.frombuffer(joined, np.uint8)
@@ -136,7 +137,7 @@ def locate_tokens(texts: pl.Series) -> Located:
     np.not_equal(buffer, 0, out=within[1:])
     edges = np.flatnonzero(within[1:] != within[:-1])
     starts, ends = edges[::2], edges[1::2]
-    return Located(raw, buffer, starts, ends, np.searchsorted(starts, offsets_of(lengths)))
+    return Located(raw, buffer, starts, ends, np.searchsorted(starts, bounds), bounds)
 
 
 def mix(values: Numbers) -> Numbers:
@@ -148,31 +149,43 @@ def mix(values: Numbers) -> Numbers:
     return values
 
 
-def hash_runs(buffer: npt.NDArray[np.uint8], starts: Positions, ends: Positions, seed: int = 0) -> Numbers:
-    """A 64-bit number for each run of bytes; 8 more bytes must follow the last one.
+def hash_runs(buffer: npt.NDArray[np.uint8], starts: Positions, ends: Positions) -> Numbers:
+    """A 64-bit number for each run of bytes, of which none is empty; 8 more bytes must follow the last one.
 
     The sum of its mixed words of eight bytes, each with its place, and of its length.
     """
+    if not len(starts):
+        return np.zeros(0, np.uint64)
     lengths = ends - starts
-    words = np.ndarray((max(len(buffer) - 7, 0),), "<u8", buffer.data, strides=(1,)) if len(starts) else LOW_BYTES
-    counts = (lengths + 7) >> 3
-    several = np.flatnonzero(counts > 1)
-    salt = np.uint64(seed) * MULTIPLIER
-    sums = mix((words[starts] & LOW_BYTES[np.minimum(lengths, 8)]) + salt)
+    words = np.ndarray((len(buffer) - 7,), "<u8", buffer.data, strides=(1,))
+    several = np.flatnonzero(lengths > 8)
+    sums = mix(words[starts] & LOW_BYTES[np.minimum(lengths, 8)])
     if len(several):
-        rest = counts[several] - 1
+        rest = (lengths[several] - 1) >> 3
         places = ranges(np.ones(len(several), np.int64), rest)
         at = np.repeat(starts[several], rest) + 8 * places
         left = np.minimum(np.repeat(ends[several], rest) - at, 8)
-        later = mix((words[at] & LOW_BYTES[left]) + places.astype(np.uint64) * FINALISER + salt)
+        later = mix((words[at] & LOW_BYTES[left]) + places.astype(np.uint64) * FINALISER)
         sums[several] += np.add.reduceat(later, offsets_of(rest)[:-1])
     return mix(sums + lengths.astype(np.uint64))
 
 
+def sum_texts(values: npt.NDArray[np.integer], offsets: Positions) -> Numbers:
+    """The sum of each text's values, modulo 2^64; 0 where it has none."""
+    sums, filled = np.zeros(len(offsets) - 1, np.uint64), np.flatnonzero(np.diff(offsets))
+    if len(filled):
+        sums[filled] = np.add.reduceat(values, offsets[filled], dtype=np.uint64)
+    return sums
+
+
+def hash_located(located: Located) -> Ragged:
+    """Token hashes of a batch of texts."""
+    return Ragged(hash_runs(located.buffer, located.starts, located.ends), located.offsets)
+
+
 def tokenise(texts: pl.Series) -> Ragged:
     """Token hashes of a batch of texts: a function of nothing else, in one thread."""
-    located = locate_tokens(texts)
-    return Ragged(hash_runs(located.buffer, located.starts, located.ends), located.offsets)
+    return hash_located(locate_tokens(texts))
 
 
 def batches_of(sizes: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
@@ -186,12 +199,14 @@ def batches_of(sizes: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def map_in_threads(work: Callable[[int, int], Result], sizes: npt.NDArray[np.integer], title: str) -> list[Result]:
+def map_in_threads(
+    work: Callable[[int, int], Result], batches: Iterable[tuple[int, int]], title: str | None = None
+) -> list[Result]:
     """work(first row, number of rows) of each batch, in the order of the rows, with a progress bar named `title`."""
-    batches = list(batches_of(sizes))
+    batches = list(batches)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(work, *zip(*batches, strict=True)) if batches else iter(())
-        return list(tqdm(results, desc=title, unit="batch", total=len(batches)))
+        return list(tqdm(results, desc=title, unit="batch", total=len(batches), disable=title is None))
 
 
 def chain(parts: list[Ragged]) -> Ragged:
@@ -203,8 +218,8 @@ def chain(parts: list[Ragged]) -> Ragged:
 
 def read_tokens(texts: pl.Series, title: str) -> Ragged:
     """Token hashes of texts, normalised or not, with a progress bar named `title`."""
-    sizes = texts.str.len_bytes().to_numpy()
-    return chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), sizes, title))
+    batches = batches_of(texts.str.len_bytes().to_numpy())
+    return chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), batches, title))
 
 
 def hash_tokens(tokens: pl.Series) -> Ragged:
