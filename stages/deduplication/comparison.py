@@ -5,6 +5,7 @@ bound (verification.may_reach), the exact Jaccard similarity, and in the mode `c
 pairs are looked at reply by reply, straight or exchanged, whichever is closer.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,10 @@ from stages.deduplication.verification import jaccard, may_reach
 class Rows(NamedTuple):
     """Ranked rows as they are compared."""
 
-    texts: pl.DataFrame
-    """messages, chosen, rejected: row_texts."""
+    read: Callable[[Positions], pl.DataFrame]
+    """The row_texts of the rows at these positions."""
+    bytes: npt.NDArray[np.integer]
+    """Of each row's text."""
     grams: npt.NDArray[np.int32]
     """Different n-grams of each row."""
     preference: npt.NDArray[np.bool_]
@@ -59,7 +62,11 @@ class Comparison:
 
     def __init__(self, rows: Rows, params: Dedup) -> None:
         self.rows, self.params = rows, params
-        self.known = Known(join_parts(rows.texts)) if params.mode == "careful" else None
+        self.known = self.count_words() if params.mode == "careful" else None
+
+    def count_words(self) -> Known:
+        """The vocabulary of all rows."""
+        return Known(lambda start, count: join_parts(self.rows.read(np.arange(start, start + count))), self.rows.bytes)
 
     def __call__(self, later: Positions, earlier: Positions) -> Verdicts:
         """Verdicts on the pairs (later[i], earlier[i])."""
@@ -69,7 +76,7 @@ class Comparison:
         if len(at):
             rows, places = np.unique(np.concatenate([later[at], earlier[at]]), return_inverse=True)
             left, right = np.split(places, 2)
-            texts = self.rows.texts[rows]
+            texts = self.rows.read(rows)
             sets = read_sets(texts, self.params.ngram)
             possible = may_reach(sets, left, right, self.params.threshold)
             at, left, right = at[possible], left[possible], right[possible]

@@ -54,16 +54,17 @@ SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n")
 class Known:
     """Which words occur in more than one row."""
 
-    def __init__(self, texts: pl.Series) -> None:
+    def __init__(self, read: Callable[[int, int], pl.Series], sizes: npt.NDArray[np.integer]) -> None:
+        """read: texts by first row and number of rows; sizes: bytes of each."""
         self.rows = np.zeros(2**KNOWN_BITS, np.uint8)
 
         def count(start: int, size: int) -> tuple[Positions, Positions]:
-            tokens = tokenise(texts.slice(start, size))
+            tokens = tokenise(read(start, size))
             places = (tokens.values & np.uint64(2**KNOWN_BITS - 1)).astype(np.int64)
             different = np.unique((tokens.texts() << KNOWN_BITS) | places) & (2**KNOWN_BITS - 1)
             return np.unique(different, return_counts=True)
 
-        for words, counts in map_in_threads(count, batches_of(texts.str.len_bytes().to_numpy()), "dedup: vocabulary"):
+        for words, counts in map_in_threads(count, batches_of(sizes), "dedup: vocabulary"):
             self.rows[words] = np.minimum(self.rows[words] + counts, 2)
 
     def find(self, hashes: Numbers) -> npt.NDArray[np.bool_]:

@@ -96,21 +96,20 @@ def count_characters(located: Located) -> Numbers:
 def describe_texts(texts: pl.DataFrame, params: Dedup) -> pl.DataFrame:
     """A batch of row_texts: one line for each.
 
-    content: 64 bits for the tokens of the parts, the same where the replies are exchanged; straight: whether the
-    replies stand in the order of their digests; length: characters without white space; grams: different n-grams;
-    keys: uint64 per band.
+    content: 64 bits for the tokens of the parts, the same where the replies are exchanged; length: characters without
+    white space; bytes: of its text; grams: different n-grams; keys: uint64 per band.
     """
     parts = read_parts(texts)
     tokens = {name: hash_located(part) for name, part in parts.items()}
     nothing = np.zeros(texts.height, np.uint64)
-    prompt, chosen, rejected = (digest(tokens[name]) if name in parts else nothing for name in CONVERSATIONS)
+    prompt, chosen, rejected = (digest(tokens[name]) if name in parts else nothing.copy() for name in CONVERSATIONS)
     sets = gram_sets(list(tokens.values()), params.ngram, texts.height)
     keys = np.ascontiguousarray(band_keys(sign_sets(sets, params), params).T)
     return pl.DataFrame(
         {
-            "content": mix(prompt * MULTIPLIER + mix(chosen.copy()) + mix(rejected.copy())),
-            "straight": chosen <= rejected,
+            "content": mix(prompt * MULTIPLIER + mix(chosen) + mix(rejected)),
             "length": sum((count_characters(part) for part in parts.values()), nothing),
+            "bytes": np.diff(sum(part.bounds for part in parts.values())) if parts else nothing,
             "grams": sets.counts().astype(np.int32),
             "keys": pl.Series(keys, dtype=pl.Array(pl.UInt64, params.bands)),
         }
