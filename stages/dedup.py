@@ -233,8 +233,8 @@ def describe_curve(params: Dedup) -> str:
     """The S-curve in one line."""
     found = float(candidate_probability(params.threshold, params))
     return (
-        f"{params.bands} bands of {params.rows} rows compare {found:.2%} of the pairs at the threshold {params.threshold}, "
-        f"half of those at {even_similarity(params):.2f}"
+        f"{params.bands} bands of {params.rows} rows compare {found:.2%} of the pairs at the threshold "
+        f"{params.threshold}, half of those at {even_similarity(params):.2f}"
     )
 
 

@@ -31,6 +31,10 @@ class Verdicts(NamedTuple):
     similarity: npt.NDArray[np.float64]
     verdict: npt.NDArray[np.int8]
 
+    def falls(self) -> npt.NDArray[np.bool_]:
+        """Whether the later row of a pair may not stay beside the earlier one."""
+        return (self.verdict == SAME) | (self.verdict == CONTRADICTS)
+
 
 class Near(NamedTuple):
     """What the near comparison found, by position in the ranked rows."""
@@ -137,31 +141,23 @@ def choose_kept(buckets: Buckets, compare: Callable[[Positions, Positions], Verd
     with tqdm(total=len(entering), desc="dedup: comparing", unit="row") as bar:
         while start < len(entering):
             rows, own, entry_buckets = take_block(entering[start : start + BLOCK], buckets, lists)
-            # with the rows kept before this block
-            counts = lists.filled[entry_buckets]
-            earlier = lists.rows[ranges(lists.starts[entry_buckets], counts)]
-            pairs = different_pairs(rows[np.repeat(own, counts)], earlier)
+            pairs = listed_pairs(rows, own, entry_buckets, lists)
             found = compare(*pairs)
-            falls = (found.verdict == SAME) | (found.verdict == CONTRADICTS)
             undecided = np.ones(len(rows), np.bool_)
-            undecided[np.searchsorted(rows, pairs[0][falls])] = False
-            # with the rows of this block that those left undecided
-            open_entries = undecided[own]
-            before = np.cumsum(open_entries) - open_entries
-            run = np.arange(len(own)) - place_in_run(entry_buckets)
-            counts = before - before[run]
-            inner = own[open_entries][ranges(before[run], counts)]
-            inside = different_pairs(rows[np.repeat(own, counts)], rows[inner])
+            undecided[np.searchsorted(rows, pairs[0][found.falls()])] = False
+            inside = inner_pairs(rows, own, entry_buckets, undecided)
             within = compare(*inside)
-            ties = (within.verdict == SAME) | (within.verdict == CONTRADICTS)
             later, first = np.searchsorted(rows, inside[0]), np.searchsorted(rows, inside[1])
-            both = ties & undecided[later]
-            kept = decide(len(rows), later[both], first[both]) & undecided
+            ties = within.falls() & undecided[later]
+            kept = decide(len(rows), later[ties], first[ties]) & undecided
             stays = kept[first]
             name_survivors(
                 near, rows[kept],
                 np.concatenate([pairs[0], inside[0][stays]]), np.concatenate([pairs[1], inside[1][stays]]),
-                Verdicts(*(np.concatenate([one, two[stays]]) for one, two in zip(found, within, strict=True))),
+                Verdicts(
+                    np.concatenate([found.similarity, within.similarity[stays]]),
+                    np.concatenate([found.verdict, within.verdict[stays]]),
+                ),
             )  # fmt: skip
             listed = kept[own]
             lists.add(rows[own[listed]], entry_buckets[listed])
@@ -170,6 +166,24 @@ def choose_kept(buckets: Buckets, compare: Callable[[Positions, Positions], Verd
             start += len(rows)
             bar.update(len(rows))
     return near._replace(candidates=candidates, verified=verified, full_buckets=int(lists.full.sum()))
+
+
+def listed_pairs(rows: Positions, own: Positions, buckets: Positions, lists: Lists) -> tuple[Positions, Positions]:
+    """Each row of a block with the kept rows that its buckets list."""
+    counts = lists.filled[buckets]
+    listed = lists.rows[ranges(lists.starts[buckets], counts)].astype(np.int64)
+    return different_pairs(rows[np.repeat(own, counts)], listed)
+
+
+def inner_pairs(
+    rows: Positions, own: Positions, buckets: Positions, undecided: npt.NDArray[np.bool_]
+) -> tuple[Positions, Positions]:
+    """Each row of a block with the undecided ones before it that share a bucket with it."""
+    entries = undecided[own]
+    before = np.cumsum(entries, dtype=np.int64) - entries
+    first = before[np.arange(len(own)) - place_in_run(buckets)]  # of its bucket
+    counts = before - first
+    return different_pairs(rows[np.repeat(own, counts)], rows[own[entries][ranges(first, counts)]])
 
 
 def take_block(rows: Positions, buckets: Buckets, lists: Lists) -> tuple[Positions, Positions, Positions]:
@@ -195,7 +209,11 @@ def name_survivors(near: Near, kept: Positions, later: Positions, earlier: Posit
     ):
         wanted = (found.verdict >= APART) & stays[later]
         if falls:
-            wanted = (found.verdict == SAME) | (found.verdict == CONTRADICTS)
+            wanted = found.falls()
         at = np.flatnonzero(wanted)
         at = at[np.lexsort((-earlier[at], found.similarity[at], later[at]))]  # the last one of a row is written last
-        names[later[at]], similarity[later[at]], verdict[later[at]] = earlier[at], found.similarity[at], found.verdict[at]
+        names[later[at]], similarity[later[at]], verdict[later[at]] = (
+            earlier[at],
+            found.similarity[at],
+            found.verdict[at],
+        )

@@ -21,7 +21,6 @@ from stages.deduplication.signatures import gram_sets
 from stages.deduplication.verification import jaccard, may_reach
 
 
-
 class Rows(NamedTuple):
     """Ranked rows as they are compared."""
 
@@ -104,7 +103,9 @@ class Comparison:
         opposite = label[left] != label[right]
         if not self.known:  # a small edit may be just what turned the label
             differs[opposite] = LABEL
-        return np.where(differs >= 0, APART + differs, np.where(exchanged | opposite, CONTRADICTS, SAME)).astype(np.int8)
+        return np.where(differs >= 0, APART + differs, np.where(exchanged | opposite, CONTRADICTS, SAME)).astype(
+            np.int8
+        )
 
     def are_exchanged(self, texts: pl.DataFrame, left: Positions, right: Positions) -> npt.NDArray[np.bool_]:
         """Whether the replies of preference pairs are closer to each other crosswise."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from stages.common.params import Params, PositiveInt, Seed
 
+
 class Dedup(Params):
     """Which rows repeat another one."""
 

@@ -10,7 +10,8 @@ a number or a negation that the other has not within a sentence: another disease
 2. `say_same` aligns the others: sentences with sentences first, then within what is left words with words (RapidFuzz).
 
 A slip is one letter left out, doubled, put in or changed, or two exchanged, behind the first letter, in a word that
-no other row has (hypertension and hypotension are both known words).
+no other row has (inject and infect are both known words). So a second run over what was kept may find one more slip,
+where the only other row with that word has gone; in all else it finds nothing.
 """
 
 import re
@@ -37,7 +38,16 @@ from stages.common.shingles import (
     space_tokens,
     tokenise,
 )
-from stages.deduplication.words import CONTRACTED, HARMLESS, POLARITY
+from stages.deduplication.words import (
+    CONTRACTED,
+    CORE_COURTESIES,
+    COURTESIES,
+    GREETINGS,
+    HARMLESS,
+    POLARITY,
+    SAME_MEANING,
+    same_meanings,
+)
 
 WHY = ("number", "polarity", "word", "label")
 NUMBER, TURN, WORD, LABEL = range(len(WHY))
@@ -80,7 +90,9 @@ def hashes_of(words: Sequence[str]) -> Numbers:
     return np.sort(tokenise(pl.Series([" ".join(sorted(words))])).values)
 
 
-UNCERTAIN = hashes_of([*HARMLESS, *CONTRACTED, "cannot"])
+EXPANDED = frozenset(["t", "cannot", *same_meanings()])
+SAME_MEANINGS = same_meanings()
+UNCERTAIN = hashes_of([*HARMLESS, *CONTRACTED, "cannot", *TOKEN.findall(SAME_MEANING)])
 TURNING = hashes_of(sorted(POLARITY))
 
 
@@ -138,7 +150,9 @@ def read_rows(texts: pl.Series, known: Known) -> Reading:
 
 def powers(base: np.uint64, size: int) -> Numbers:
     """base^0, base^1, ... modulo 2^64."""
-    return np.cumprod(np.append(np.uint64(1), np.full(max(size - 1, 0), base)))[:size]
+    factors = np.full(size, base, np.uint64)
+    factors[:1] = 1
+    return np.cumprod(factors, dtype=np.uint64)
 
 
 def hash_range(reading: Reading, starts: Positions, length: Positions, inverse: Numbers) -> Numbers:
@@ -196,8 +210,12 @@ def split_sentences(text: str) -> list[tuple[str, ...]]:
 
 
 def expand(words: list[str]) -> tuple[str, ...]:
-    """Words with n't and cannot written out."""
-    if "t" not in words and "cannot" not in words:
+    """Words with contractions written out, and one way of saying it for SAME_MEANING's others.
+
+    >>> expand("we can t call so you ll have to ring till noon".split())
+    ('we', 'can', 'not', 'call', 'so', 'you', 'll', 'must', 'call', 'until', 'noon')
+    """
+    if EXPANDED.isdisjoint(words):
         return tuple(words)
     full: list[str] = []
     for word in words:
@@ -205,7 +223,13 @@ def expand(words: list[str]) -> tuple[str, ...]:
             full[-1:] = [CONTRACTED[full[-1]], "not"]
         else:
             full += ["can", "not"] if word == "cannot" else [word]
-    return tuple(full)
+    said: list[str] = []
+    while full:
+        ways = [(len(way), word) for way, word in SAME_MEANINGS.get(full[0], ()) if tuple(full[: len(way)]) == way]
+        length, word = max(ways, default=(1, full[0]))
+        said.append(full[0] if full[length : length + 1] == ["not"] else word)
+        del full[: 1 if said[-1] == full[0] else length]
+    return tuple(said)
 
 
 def gaps(opcodes: Opcodes) -> Iterator[tuple[int, int, int, int]]:
@@ -221,9 +245,7 @@ def gaps(opcodes: Opcodes) -> Iterator[tuple[int, int, int, int]]:
         yield start[0], end[0], start[1], end[1]
 
 
-def say_same(
-    one: list[tuple[str, ...]], other: list[tuple[str, ...]], is_known: Callable[[str], bool]
-) -> int | None:
+def say_same(one: list[tuple[str, ...]], other: list[tuple[str, ...]], is_known: Callable[[str], bool]) -> int | None:
     """The kind of the first difference that matters between two rows in sentences; None where they say the same.
 
     >>> day, not_known = ("take", "one", "tablet", "a", "day"), lambda word: False
@@ -235,18 +257,19 @@ def say_same(
     for start, end, other_start, other_end in gaps(Indel.opcodes(one, other)):
         mine, theirs = one[start:end], other[other_start:other_end]
         if not mine or not theirs:
-            if all(len(sentence) >= SENTENCE_WORDS or HARMLESS.issuperset(sentence) for sentence in mine + theirs):
-                continue
-            return kind_of([word for sentence in mine + theirs if len(sentence) < SENTENCE_WORDS for word in sentence])
+            matters = [word for sentence in mine + theirs if not may_lack(sentence) for word in sentence]
+            if matters:
+                return kind_of(matters)
+            continue
         words, others = [word for item in mine for word in item], [word for item in theirs for word in item]
         bounds, other_bounds = bounds_of(mine), bounds_of(theirs)
         for first, last, other_first, other_last in gaps(Indel.opcodes(words, others)):
             out, put = words[first:last], others[other_first:other_last]
             if means_nothing(out, put, is_known):
                 continue
-            if out and not put and is_whole(words, first, last, bounds):
+            if not put and (is_courtesy(out) or is_whole(words, first, last, bounds)):
                 continue
-            if put and not out and is_whole(others, other_first, other_last, other_bounds):
+            if not out and (is_courtesy(put) or is_whole(others, other_first, other_last, other_bounds)):
                 continue
             return kind_of(out + put)
     return None
@@ -258,15 +281,29 @@ def bounds_of(sentences: list[tuple[str, ...]]) -> set[int]:
 
 
 def is_whole(words: list[str], start: int, end: int, bounds: set[int]) -> bool:
-    """Whether words[start:end] are whole sentences. What was added between like words can be told in several ways:
-    "is low. The dose" as well as "The dose is low."."""
-    if end - start < SENTENCE_WORDS:
-        return False
+    """Whether words[start:end] are whole sentences that may be missing. What was added between like words can be told
+    in several ways: "is low. The dose" as well as "The dose is low."."""
     while start not in bounds or end not in bounds:
         if start == 0 or words[start - 1] != words[end - 1]:
             return False
         start, end = start - 1, end - 1
-    return True
+    return may_lack(words[start:end])
+
+
+def may_lack(sentence: Sequence[str]) -> bool:
+    """Whether a row without this sentence says the same: one of several words, or a courtesy.
+
+    >>> [may_lack(text.split()) for text in ("hello wren", "many thanks", "yes", "never take it", "not aspirin")]
+    [True, True, False, True, False]
+    """
+    return len(sentence) >= SENTENCE_WORDS or HARMLESS.issuperset(sentence) or is_courtesy(sentence)
+
+
+def is_courtesy(words: Sequence[str]) -> bool:
+    """Whether words greet or thank, and say nothing else."""
+    if COURTESIES.issuperset(words):
+        return not CORE_COURTESIES.isdisjoint(words)
+    return words[0] in GREETINGS and len(words) < SENTENCE_WORDS and kind_of(words) == WORD
 
 
 def means_nothing(out: list[str], put: list[str], is_known: Callable[[str], bool]) -> bool:
@@ -277,8 +314,7 @@ def means_nothing(out: list[str], put: list[str], is_known: Callable[[str], bool
         out = [word for word in out if word not in HARMLESS]
         put = [word for word in put if word not in HARMLESS]
     return len(out) == len(put) and all(
-        x == y or (x in HARMLESS and y in HARMLESS) or is_slip(x, y, is_known)
-        for x, y in zip(out, put, strict=True)
+        x == y or (x in HARMLESS and y in HARMLESS) or is_slip(x, y, is_known) for x, y in zip(out, put, strict=True)
     )
 
 
@@ -301,7 +337,7 @@ def is_slip(x: str, y: str, is_known: Callable[[str], bool]) -> bool:
     return not (is_known(x) and is_known(y))
 
 
-def kind_of(words: list[str]) -> int:
+def kind_of(words: Sequence[str]) -> int:
     """NUMBER, TURN or WORD, the first of them that is there."""
     if any(character.isdigit() for word in words for character in word):
         return NUMBER
