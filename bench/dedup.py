@@ -211,9 +211,7 @@ def measured(tool: str, name: str, data: Path, rounds: int) -> tuple[float, int,
 
 
 def show_speed(names: list[str], data: Path, rounds: int) -> None:
-    print(
-        f"{'set':>10} {'rows':>8}  {'tool':14} {'docs/s':>8} {'peak MB':>8} {'KB/row':>7} {'dropped':>8}  of the dropped"
-    )
+    print(f"{'set':>10} {'rows':>8}  {'tool':14} {'docs/s':>8} {'peak MB':>8} {'KB/row':>7} {'dropped':>8}  of these")
     for name in names:
         table = read_set(name, data)
         for tool in TOOLS:
@@ -309,12 +307,14 @@ def sentence_added(sentences: list[str], chance: random.Random) -> list[str]:
 
 @edit
 def boilerplate_appended(sentences: list[str], chance: random.Random) -> list[str]:
-    return [*sentences, "This page was last reviewed by our editors. All rights reserved."]
+    return [*sentences, "\nThis page was last reviewed by our editors. All rights reserved."]
 
 
 @edit
 def function_words(sentences: list[str], chance: random.Random) -> list[str]:
-    return [sentence.replace(" the ", " this ", 1).replace(" is ", " was ", 1) for sentence in sentences]
+    first, *rest = sentences
+    changed = [sentence.replace(" the ", " this ").replace(" is ", " was ") for sentence in rest[:2]]
+    return [first, *changed, *rest[2:]]
 
 
 def show_planted(data: Path) -> None:
@@ -332,14 +332,23 @@ def show_planted(data: Path) -> None:
         if len(cases) == 100 * len(EDITS):
             break
     corpus = pl.concat([texts, pl.Series("text", [text for _, _, text in cases])])
+    copies = np.arange(len(texts), len(corpus))
+    tokens = split_tokens(pl.Series([normalise(text) for text in corpus])).to_list()
+    share = {}
+    for copy, (row, _, _) in zip(copies.tolist(), cases, strict=True):
+        grams = [
+            {tuple(words[at : at + DEFAULT.ngram]) for at in range(len(words))} for words in (tokens[copy], tokens[row])
+        ]
+        share[copy] = len(grams[0] & grams[1]) / len(grams[0] | grams[1])
     for params in (DEFAULT.model_copy(update={"mode": "jaccard"}), DEFAULT):
         near, _ = keep(corpus, params)
-        counts = {}
+        found = []
         for name in EDITS:
-            places = [(len(texts) + number, row) for number, (row, kind, _) in enumerate(cases) if kind == name]
-            counts[name] = sum(near.survivor[copy] == row for copy, row in places) / len(places)
-        found = ", ".join(f"{name.replace('_', ' ')} {share:.2f}" for name, share in counts.items())
-        print(f"planted copies found, mode {params.mode}: {found}", flush=True)
+            places = [copy for copy, (_, kind, _) in zip(copies.tolist(), cases, strict=True) if kind == name]
+            reached = [copy for copy in places if share[copy] >= params.threshold]
+            hits = sum(near.survivor[copy] == cases[copy - len(texts)][0] for copy in reached)
+            found.append(f"{name.replace('_', ' ')} {hits}/{len(reached)}")
+        print(f"planted copies at {params.threshold} or more found, mode {params.mode}: {', '.join(found)}", flush=True)
 
 
 def main(data: Path, sizes: list[str], rounds: int) -> None:

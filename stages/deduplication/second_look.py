@@ -1,8 +1,9 @@
 """The second look at two similar rows: does what differs between them matter?
 
 Two rows say the same where they differ by spelling slips, punctuation, case, spaces, words that carry no meaning
-(words.py), or by whole sentences or lines that one has and the other lacks. They are kept apart where one has a word,
-a number or a negation that the other has not within a sentence: another disease in the same template, another dose.
+(words.py), by whole sentences or lines that one has and the other lacks, or by a single word that a long line lacks.
+They are kept apart where one has a word, a number or a negation that the other has not within a sentence: another
+disease in the same template, another dose.
 
 1. `find_first_differences` reads all pairs at once up to their first different token. Where two words stand there that
    both occur in other rows, within a sentence that cannot be another one's, the pair is settled: on question lists made
@@ -52,13 +53,21 @@ from stages.deduplication.words import (
 WHY = ("number", "polarity", "word", "label")
 NUMBER, TURN, WORD, LABEL = range(len(WHY))
 SENTENCE_WORDS = 3  # of a sentence that may be missing: "Yes." and "No." are answers, not additions
+LINE_WORDS = 100  # of a line that may lack one word and say the same: no question, no title is as long
 SLIP_LETTERS = 4  # of a word that may hold a slip; fewer where the other word is a harmless one
 WINDOW, WINDOWS = 16, 8  # tokens that find_first_differences reads at a time, and how many times
 KNOWN_BITS = 24  # 16 MB for any corpus; of a million words 6 % look known without being so: such slips stay apart
 INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
 SPACE_TABLE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\f\v", np.uint8))
 TOKEN = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")
-SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|\n")
+SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
+
+
+class Said(NamedTuple):
+    """A row as sentences and lines of words, and for each the words of the line that it stands in."""
+
+    sentences: list[tuple[str, ...]]
+    room: list[int]
 
 
 class Known:
@@ -195,6 +204,10 @@ def find_first_differences(one: Reading, other: Reading, left: Positions, right:
         unlike = ((one.stem[x] ^ other.stem[y]) & np.uint64(0xFF) > 0) | (one.known[x] & other.known[y])
         settled = one.means[x] & other.means[y] & unlike & (one.stem[x] != other.stem[y])
         settled &= ~(one.begins[x] | other.begins[y]) & (x - one.sentence[x] == y - other.sentence[y])
+        # nor is one of them a single word that the other row lacks
+        ends = len(one.tokens.values) - 1, len(other.tokens.values) - 1
+        settled &= one.tokens.values[np.minimum(x + 1, ends[0])] != other.tokens.values[y]
+        settled &= one.tokens.values[x] != other.tokens.values[np.minimum(y + 1, ends[1])]
         pairs, x, y = open_[found][settled], x[settled], y[settled]
         if len(pairs):
             added = begins_elsewhere(one, x, other, right[pairs]) | begins_elsewhere(other, y, one, left[pairs])
@@ -203,10 +216,15 @@ def find_first_differences(one: Reading, other: Reading, left: Positions, right:
     return verdicts
 
 
-def split_sentences(text: str) -> list[tuple[str, ...]]:
-    """The sentences and lines of a text out of space_tokens, each as its words."""
-    sentences = (expand(TOKEN.findall(part.lower())) for part in SENTENCE_END.split(text))
-    return [sentence for sentence in sentences if sentence]
+def split_sentences(text: str) -> Said:
+    """What a text out of space_tokens says."""
+    sentences: list[tuple[str, ...]] = []
+    room: list[int] = []
+    for line in text.lower().split("\n"):
+        parts = [expand(words) for part in SENTENCE_END.split(line) if (words := TOKEN.findall(part))]
+        sentences += parts
+        room += [sum(map(len, parts))] * len(parts)
+    return Said(sentences, room)
 
 
 def expand(words: list[str]) -> tuple[str, ...]:
@@ -245,17 +263,18 @@ def gaps(opcodes: Opcodes) -> Iterator[tuple[int, int, int, int]]:
         yield start[0], end[0], start[1], end[1]
 
 
-def say_same(one: list[tuple[str, ...]], other: list[tuple[str, ...]], is_known: Callable[[str], bool]) -> int | None:
-    """The kind of the first difference that matters between two rows in sentences; None where they say the same.
+def say_same(one: Said, other: Said, is_known: Callable[[str], bool]) -> int | None:
+    """The kind of the first difference that matters between two rows; None where they say the same.
 
-    >>> day, not_known = ("take", "one", "tablet", "a", "day"), lambda word: False
-    >>> say_same([day], [("take", "one", "tabelt", "each", "day"), ("see", "you", "soon")], not_known)
+    >>> day, not_known = split_sentences("Take one tablet a day."), lambda word: False
+    >>> say_same(day, split_sentences("Take one tabelt each day. See you soon."), not_known)
     1
-    >>> say_same([day], [("take", "one", "tabelt", "a", "day"), ("see", "you", "soon")], not_known) is None
+    >>> say_same(day, split_sentences("Take one tabelt a day. See you soon."), not_known) is None
     True
     """
-    for start, end, other_start, other_end in gaps(Indel.opcodes(one, other)):
-        mine, theirs = one[start:end], other[other_start:other_end]
+    lacking = 0
+    for start, end, other_start, other_end in gaps(Indel.opcodes(one.sentences, other.sentences)):
+        mine, theirs = one.sentences[start:end], other.sentences[other_start:other_end]
         if not mine or not theirs:
             matters = [word for sentence in mine + theirs if not may_lack(sentence) for word in sentence]
             if matters:
@@ -263,6 +282,7 @@ def say_same(one: list[tuple[str, ...]], other: list[tuple[str, ...]], is_known:
             continue
         words, others = [word for item in mine for word in item], [word for item in theirs for word in item]
         bounds, other_bounds = bounds_of(mine), bounds_of(theirs)
+        room = min(one.room[start:end] + other.room[other_start:other_end])
         for first, last, other_first, other_last in gaps(Indel.opcodes(words, others)):
             out, put = words[first:last], others[other_first:other_last]
             if means_nothing(out, put, is_known):
@@ -271,7 +291,10 @@ def say_same(one: list[tuple[str, ...]], other: list[tuple[str, ...]], is_known:
                 continue
             if not out and (is_courtesy(put) or is_whole(others, other_first, other_last, other_bounds)):
                 continue
-            return kind_of(out + put)
+            lacking += 1
+            kind = kind_of(out + put)
+            if kind != WORD or len(out + put) > 1 or room < LINE_WORDS or lacking > 1:
+                return kind
     return None
 
 
@@ -326,10 +349,10 @@ def is_slip(x: str, y: str, is_known: Callable[[str], bool]) -> bool:
     >>> is_slip("inject", "infect", lambda word: True), is_slip("typical", "atypical", lambda word: False)
     (False, False)
     """
-    if kind_of([x, y]) != WORD or not (x.isalpha() and y.isalpha()):
+    if not (x.isalpha() and y.isalpha()):
         return False
     short, long = sorted((x, y), key=len)
-    if len(short) >= SLIP_LETTERS - 1 and long in (short + "s", short + "es"):
+    if len(short) >= SLIP_LETTERS - 1 and long in (short + "s", short + "es") and kind_of([x, y]) == WORD:
         return True
     least = SLIP_LETTERS - 1 if x in HARMLESS or y in HARMLESS else SLIP_LETTERS
     if len(long) < least or x[0] != y[0] or OSA.distance(x, y, score_cutoff=1) > 1:
@@ -352,7 +375,7 @@ def look_again(
     reading = read_rows(texts, known)
     verdicts = find_first_differences(reading, reading if others is texts else read_rows(others, known), left, right)
     rest = np.flatnonzero(verdicts < 0)
-    cache: dict[tuple[int, int], list[tuple[str, ...]]] = {}
+    cache: dict[tuple[int, int], Said] = {}
     spaced = space_tokens(texts), space_tokens(others)
     for pair in rest.tolist():
         sides = [(0, int(left[pair])), (1, int(right[pair]))]
