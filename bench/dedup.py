@@ -111,7 +111,7 @@ def generate(size: int) -> pl.Series:
     weights = 1 / (np.arange(50_000) + 10)
     chances = np.cumsum(weights / weights.sum())
     parts = []
-    templates = np.searchsorted(chances, generator.random((100, 120)))
+    templates = np.minimum(np.searchsorted(chances, generator.random((100, 120))), 49_999)
     for start in range(0, size, 50_000):
         count = min(50_000, size - start)
         words = np.minimum(np.searchsorted(chances, generator.random((count, 120))), 49_999)

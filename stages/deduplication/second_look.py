@@ -101,7 +101,7 @@ def hashes_of(words: Sequence[str]) -> Numbers:
 
 EXPANDED = frozenset(["t", "cannot", *same_meanings()])
 SAME_MEANINGS = same_meanings()
-UNCERTAIN = hashes_of([*HARMLESS, *CONTRACTED, "cannot", *TOKEN.findall(SAME_MEANING)])
+UNCERTAIN = hashes_of([*HARMLESS, *COURTESIES, *CONTRACTED, "cannot", *TOKEN.findall(SAME_MEANING)])
 TURNING = hashes_of(sorted(POLARITY))
 
 
