@@ -13,9 +13,13 @@ from stages.common.errors import InputError
 from stages.common.params import validate
 from stages.common.rows import ROW_SCHEMA, message
 from stages.common.shingles import hash_ngrams, hash_tokens, ngram_sets, split_tokens
-from stages.dedup import Dedup, candidate_probability, list_clusters, mark_duplicates, measure
+from stages.dedup import list_clusters, mark_duplicates, measure
+from stages.deduplication import buckets
+from stages.deduplication.params import Dedup, candidate_probability, even_similarity
+from stages.deduplication.signatures import sign_sets
 
-PARAMS = Dedup(threshold=0.8, ngram=3, bands=32, rows=4, seed=1)
+PARAMS = Dedup(mode="jaccard", threshold=0.8, ngram=3, bands=32, rows=4, swapped_labels="keep_first", seed=1)
+CAREFUL = PARAMS.model_copy(update={"mode": "careful", "swapped_labels": "drop_both"})
 SOURCES = ["first", "second"]
 
 
@@ -36,9 +40,14 @@ def words(changes: dict[int, str] | None = None, count: int = 30) -> str:
 
 
 def marks_of(*rows: dict[str, Any], params: Dedup = PARAMS) -> dict[str, tuple[str | None, str, float]]:
-    """row_id → reason, survivor, similarity."""
-    marks, _ = mark_duplicates(pl.DataFrame(list(rows), ROW_SCHEMA), SOURCES, params)
-    return {line["row_id"]: (line["reason"], line["survivor"], line["similarity"]) for line in marks.to_dicts()}
+    """row_id → reason, the row that it speaks of, similarity."""
+    marks = mark_duplicates(pl.DataFrame(list(rows), ROW_SCHEMA), SOURCES, params)[0]
+    return {line["row_id"]: (line["reason"], line["other_id"], line["similarity"]) for line in marks.to_dicts()}
+
+
+def alike_of(*rows: dict[str, Any], params: Dedup = CAREFUL) -> list[tuple[Any, ...]]:
+    """Lines of alike.parquet: row_id, other_id, similarity, why."""
+    return mark_duplicates(pl.DataFrame(list(rows), ROW_SCHEMA), SOURCES, params)[1].rows()
 
 
 def test_similarity_is_exact_and_the_threshold_is_reached() -> None:
@@ -111,16 +120,53 @@ def test_exchanged_replies_contradict() -> None:
     assert marks["d"][0] is None
 
 
+def test_a_contradicted_cluster_goes_as_a_whole() -> None:
+    rows = [
+        pair("a", "How much?", "It is free.", "Pay $20."),
+        pair("b", "how much?", "Pay $20.", "It is free."),
+        pair("c", "How much?", "IT is free.", "Pay $20."),
+        pair("d", "How many?", "Pay $20.", "It is free."),
+    ]
+    marks = marks_of(*rows, params=CAREFUL)
+    assert marks["a"] == marks["c"] == ("swapped_labels", "b", 1.0)  # a witness against the first of the cluster
+    assert marks["b"] == ("swapped_labels", "a", 1.0)
+    assert marks["d"][0] is None
+
+
+@pytest.mark.parametrize("params", [PARAMS, CAREFUL])
+def test_replies_exchanged_between_nearly_equal_pairs(params: Dedup) -> None:
+    # prompt and replies of 10 words each are 8 3-grams; the prompt's last word differs: 23 common, 25 in all
+    better, worse = words(count=10).replace("word", "good"), words(count=10).replace("word", "poor")
+    asked, again = words(count=9) + " tablet", words(count=9) + " tablets"
+    marks = marks_of(pair("a", again, better, worse), pair("b", asked, worse, better), params=params)
+    assert marks["b"] == ("swapped_labels", "a", pytest.approx(23 / 25))
+    assert marks["a"][0] == (None if params is PARAMS else "swapped_labels")
+    assert marks_of(pair("a", again, better, worse), pair("b", asked, better, worse), params=params)["a"][0] is None
+
+
 def test_the_other_label_contradicts_but_a_similar_text_with_it_stays() -> None:
-    marks = marks_of(
+    rows = [
         row("a", words(), kind="unpaired", label=True),
         row("b", words(), kind="unpaired", label=False),
         row("c", words({14: "not"}), kind="unpaired", label=False),
         row("d", words({14: "so"}), kind="unpaired", label=True),
-    )
+    ]
+    marks = marks_of(*rows)
     assert marks["b"] == ("swapped_labels", "a", 1.0)
     assert marks["c"][0] is None
     assert marks["d"] == ("near_duplicate", "a", pytest.approx(25 / 31))
+    assert alike_of(*rows, params=PARAMS) == [("c", "a", pytest.approx(25 / 31), "label")]
+
+
+def test_the_other_label_on_nearly_the_same_text() -> None:
+    # 31 words are 29 n-grams, of which 28 are also in the 30 words; a plural is no other word
+    marks = marks_of(
+        row("a", words() + " tablets", kind="unpaired", label=True),
+        row("b", words() + " tablet", kind="unpaired", label=False),
+        params=CAREFUL,
+    )
+    assert marks["a"] == ("swapped_labels", "b", pytest.approx(28 / 30))
+    assert marks["b"] == ("swapped_labels", "a", pytest.approx(28 / 30))
 
 
 def test_a_copy_of_a_near_duplicate_names_the_row_that_stays() -> None:
@@ -160,6 +206,7 @@ def test_ngrams() -> None:
 def test_s_curve() -> None:
     small = PARAMS.model_copy(update={"bands": 2, "rows": 2})
     assert candidate_probability([0.0, 0.5, 1.0], small).tolist() == [0.0, 0.4375, 1.0]  # 1 - (1 - 1/4)^2
+    assert candidate_probability(even_similarity(PARAMS), PARAMS) == pytest.approx(0.5)
 
 
 def test_signatures_estimate_the_similarity() -> None:
@@ -169,19 +216,20 @@ def test_signatures_estimate_the_similarity() -> None:
         words({position: f"other{position}" for position in range(300, 400)}, 400).split(),
     ]
     sets = ngram_sets(hash_tokens(pl.Series(text)), 3)
-    signatures = dedup.sign_texts(sets, PARAMS.model_copy(update={"bands": 128}))
-    assert signatures.shape == (2, 512)
+    signatures = sign_sets(sets, PARAMS.model_copy(update={"bands": 128}))
+    assert signatures.shape == (512, 2)
     assert signatures.dtype == np.uint32
-    assert (signatures[0] == signatures[1]).mean() == pytest.approx(298 / 498, abs=0.09)
+    assert (signatures[:, 0] == signatures[:, 1]).mean() == pytest.approx(298 / 498, abs=0.09)
 
 
 def test_full_buckets_keep_what_they_cannot_compare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dedup, "BUCKET_LIMIT", 1)
+    monkeypatch.setattr(buckets, "BUCKET_LIMIT", 1)
+    monkeypatch.setattr(buckets, "BLOCK", 1)
     # b shares buckets with a, which fills them (22/34: both stay); c is near b alone (25/31), and meets it in others
     rows = [row("a", words()), row("b", words({5: "x", 20: "y"})), row("c", words({5: "x", 12: "z", 20: "y"}))]
-    marks, near = mark_duplicates(pl.DataFrame(rows, ROW_SCHEMA), SOURCES, PARAMS)
+    marks, _, near = mark_duplicates(pl.DataFrame(rows, ROW_SCHEMA), SOURCES, PARAMS)
     assert near.full_buckets > 0
-    assert marks.filter(pl.col("reason").is_not_null()).select("row_id", "survivor").rows() == [("c", "b")]
+    assert marks.filter(pl.col("reason").is_not_null()).select("row_id", "other_id").rows() == [("c", "b")]
 
 
 def test_clusters_and_metrics() -> None:
@@ -191,10 +239,10 @@ def test_clusters_and_metrics() -> None:
         row("c", words().upper(), source="second"),
         row("d", "alone"),
     ]
-    marks, near = mark_duplicates(pl.DataFrame(rows, ROW_SCHEMA), SOURCES, PARAMS)
+    marks, alike, near = mark_duplicates(pl.DataFrame(rows, ROW_SCHEMA), SOURCES, PARAMS)
     clusters = list_clusters(marks)
     assert clusters.rows() == [("a", "a", 1.0, True), ("a", "b", pytest.approx(25 / 31), False), ("a", "c", 1.0, False)]
-    assert measure(marks, clusters, near, PARAMS) == {
+    assert measure(marks, clusters, alike, near, PARAMS) == {
         "rows_in": 4,
         "rows_out": 2,
         "exact_duplicates": 1,
@@ -202,6 +250,7 @@ def test_clusters_and_metrics() -> None:
         "swapped_labels": 0,
         "clusters": 1,
         "largest_cluster": 3,
+        "alike": {"number": 0, "polarity": 0, "word": 0, "label": 0},
         "candidates": 1,
         "verified": 1,
         "full_buckets": 0,
@@ -211,26 +260,29 @@ def test_clusters_and_metrics() -> None:
 
 
 def test_no_rows() -> None:
-    marks, near = mark_duplicates(pl.DataFrame([], ROW_SCHEMA), SOURCES, PARAMS)
-    assert measure(marks, list_clusters(marks), near, PARAMS)["rows_out"] == 0
+    for params in (PARAMS, CAREFUL):
+        marks, alike, near = mark_duplicates(pl.DataFrame([], ROW_SCHEMA), SOURCES, params)
+        assert measure(marks, list_clusters(marks), alike, near, params)["rows_out"] == 0
 
 
 def test_an_unknown_source_and_a_wrong_threshold_are_refused() -> None:
     with pytest.raises(InputError, match="source third is not in"):
         marks_of(row("a", "x", source="third"))
     with pytest.raises(InputError, match=r"dedup\.threshold"):
-        validate(Dedup, "dedup", {"threshold": 0.0, "ngram": 3, "bands": 32, "rows": 4, "seed": 1})
+        validate(Dedup, "dedup", PARAMS.model_dump() | {"threshold": 0.0})
 
 
 PARAMS_YAML = """
-dedup: {threshold: 0.8, ngram: 3, bands: 32, rows: 4, seed: 1}
+dedup: {mode: jaccard, threshold: 0.8, ngram: 3, bands: 32, rows: 4, swapped_labels: drop_both, seed: 1}
 sources:
   - {name: first, path: a.json, format: alpaca, licence: CC0-1.0, consent: public, share: 0.5}
   - {name: second, path: b.json, format: alpaca, licence: CC0-1.0, consent: public, share: 0.5}
 """
 
 
-def test_main_writes_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_writes_the_same_bytes_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(PARAMS_YAML)
     Path("data/pool").mkdir(parents=True)
@@ -246,6 +298,8 @@ def test_main_writes_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.Mo
     ledger = pl.read_parquet("data/dedup/ledger.parquet").rows()
     assert ledger == [("b", "dedup", "drop", "near_duplicate", "a", "similarity=0.81")]
     assert json.loads(written[0]["metrics/dedup.json"])["cross_source"] == 1
+    assert pl.read_parquet("data/dedup/alike.parquet").height == 0
+    assert "32 bands of 4 rows compare 100.00% of the pairs at the threshold 0.8" in capsys.readouterr().out
     curve = pl.read_csv("metrics/plots/dedup_scurve.csv")
     assert curve.columns == ["similarity", "probability"]
     assert curve["probability"].is_sorted()

@@ -1,0 +1,114 @@
+"""Verdicts on pairs of rows: sizes, a bound, the exact similarity, what differs.
+
+A pair passes four gates, each cheaper than the next: the sizes of the sets (a similarity of s needs a ratio of s), a
+bound (verification.may_reach), the exact Jaccard similarity, and in the mode `careful` the second look. Preference
+pairs are looked at reply by reply, straight or exchanged, whichever is closer.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from stages.common.rows import CONVERSATIONS
+from stages.common.shingles import Positions, Ragged, batches_of, chain, map_in_threads, tokenise
+from stages.deduplication.buckets import APART, BELOW, CONTRADICTS, SAME, Verdicts
+from stages.deduplication.params import Dedup
+from stages.deduplication.second_look import LABEL, Known, look_again
+from stages.deduplication.signatures import gram_sets
+from stages.deduplication.verification import jaccard, may_reach
+
+
+class Rows(NamedTuple):
+    """Ranked rows as they are compared."""
+
+    read: Callable[[Positions], pl.DataFrame]
+    """The row_texts of the rows at these positions."""
+    bytes: npt.NDArray[np.integer]
+    """Of each row's text."""
+    grams: npt.NDArray[np.int32]
+    """Different n-grams of each row."""
+    preference: npt.NDArray[np.bool_]
+    """Whether a row has two replies."""
+    label: npt.NDArray[np.int8]
+    """Of an unpaired row; 0 for others."""
+
+
+def read_sets(texts: pl.DataFrame, ngram: int) -> Ragged:
+    """The n-gram sets of rows, read again, in threads."""
+
+    def read(start: int, count: int) -> Ragged:
+        batch = texts.slice(start, count)
+        return gram_sets([tokenise(column) for column in batch if column.str.len_bytes().max()], ngram, count)
+
+    return chain(map_in_threads(read, batches_of(sizes_of(texts))))
+
+
+def sizes_of(texts: pl.DataFrame) -> npt.NDArray[np.integer]:
+    """Bytes of each row."""
+    return texts.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series().to_numpy()
+
+
+def join_parts(texts: pl.DataFrame, order: tuple[str, ...] = CONVERSATIONS) -> pl.Series:
+    """Each row as one text, its parts one below the other."""
+    return texts.select(pl.concat_str(order, separator="\n")).to_series()
+
+
+class Comparison:
+    """The verdicts on pairs of `rows`, from their texts alone."""
+
+    def __init__(self, rows: Rows, params: Dedup) -> None:
+        self.rows, self.params = rows, params
+        self.known = self.count_words() if params.mode == "careful" else None
+
+    def count_words(self) -> Known:
+        """The vocabulary of all rows."""
+        return Known(lambda start, count: join_parts(self.rows.read(np.arange(start, start + count))), self.rows.bytes)
+
+    def __call__(self, later: Positions, earlier: Positions) -> Verdicts:
+        """Verdicts on the pairs (later[i], earlier[i])."""
+        similarity, verdict = np.zeros(len(later)), np.full(len(later), BELOW, np.int8)
+        sizes = self.rows.grams[later], self.rows.grams[earlier]
+        at = np.flatnonzero(np.minimum(*sizes) >= self.params.threshold * np.maximum(*sizes))
+        if len(at):
+            rows, places = np.unique(np.concatenate([later[at], earlier[at]]), return_inverse=True)
+            left, right = np.split(places, 2)
+            texts = self.rows.read(rows)
+            sets = read_sets(texts, self.params.ngram)
+            possible = may_reach(sets, left, right, self.params.threshold)
+            at, left, right = at[possible], left[possible], right[possible]
+            similarity[at] = jaccard(sets, sets, left, right)
+            reached = similarity[at] >= self.params.threshold
+            at, left, right = at[reached], left[reached], right[reached]
+            verdict[at] = self.judge(texts, rows, left, right)
+        return Verdicts(similarity, verdict)
+
+    def judge(self, texts: pl.DataFrame, rows: Positions, left: Positions, right: Positions) -> npt.NDArray[np.int8]:
+        """Verdicts on pairs of `texts` that reach the threshold."""
+        preference, label = self.rows.preference[rows], self.rows.label[rows]
+        exchanged = np.zeros(len(left), np.bool_)
+        pairs = np.flatnonzero(preference[left])
+        if len(pairs):
+            exchanged[pairs] = self.are_exchanged(texts, left[pairs], right[pairs])
+        differs = np.full(len(left), -1, np.int8)
+        if self.known:
+            prompt, chosen, rejected = CONVERSATIONS
+            straight = join_parts(texts)
+            differs[~exchanged] = look_again(straight, straight, left[~exchanged], right[~exchanged], self.known)
+            if exchanged.any():
+                crossed = join_parts(texts, (prompt, rejected, chosen))
+                differs[exchanged] = look_again(crossed, straight, left[exchanged], right[exchanged], self.known)
+        opposite = label[left] != label[right]
+        if not self.known:  # a small edit may be just what turned the label
+            differs[opposite] = LABEL
+        return np.where(differs >= 0, APART + differs, np.where(exchanged | opposite, CONTRADICTS, SAME)).astype(
+            np.int8
+        )
+
+    def are_exchanged(self, texts: pl.DataFrame, left: Positions, right: Positions) -> npt.NDArray[np.bool_]:
+        """Whether the replies of preference pairs are closer to each other crosswise."""
+        chosen, rejected = (read_sets(texts.select(part), self.params.ngram) for part in ("chosen", "rejected"))
+        straight = jaccard(chosen, chosen, left, right) + jaccard(rejected, rejected, left, right)
+        return jaccard(chosen, rejected, left, right) + jaccard(rejected, chosen, left, right) > straight
