@@ -21,6 +21,7 @@ BLOCKS = {
     "pool": ("stages.pool", "Pool"),
     "dedup": ("stages.dedup", "Dedup"),
     "scrub": ("stages.scrub", "Scrub"),
+    "filters": ("stages.quality.filters", "Filters"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "mix": ("stages.mix", "Mix"),
     "train": ("stages.common.params", "Train"),

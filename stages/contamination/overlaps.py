@@ -7,7 +7,7 @@
 
 Rows are compared in batches by a pure function of the batch, so that they may go to any number of processes. Its cost
 is that of one multiplication and addition for each token and length: the n-grams of all lengths are made in one pass,
-and a bitmap of the sought ones, of which one bit in 16 is set at most, ends nearly all of them before the exact look-up.
+and a table of which one place in 8 is taken at most ends nearly all of them before the exact look-up.
 
 A text that a row overlaps by the share rule has one of its rarest n-grams in the row: of T n-grams, a row that lacks
 all of some T - ceil(threshold * T) + 1 holds too few. Only these make pairs of rows and texts, so that wording which
@@ -16,7 +16,7 @@ thousands of items and rows share makes none.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,8 @@ from stages.common.rows import text_of_row
 from stages.common.shingles import MULTIPLIER, Ragged, distinct, hash_tokens, normalise_texts, offsets_of, split_tokens
 
 BATCH = 20_000  # rows compared at a time
-FILTER_BITS = 4  # the table that rules an n-gram out has 2^4 places for each sought one
-FOUND = {"row_id": pl.String, "text": pl.Int64, "share": pl.Float64, "runs": pl.List(pl.UInt64)}
+FILTER_BITS = 4  # the table that rules an n-gram out has 2^4 or half as many places for each sought one
+FOUND: dict[str, Any] = {"row_id": pl.String, "text": pl.Int64, "share": pl.Float64, "runs": pl.List(pl.UInt64)}
 
 Places = dict[int, tuple[npt.NDArray[np.bool_], np.uint64]]
 
@@ -127,7 +127,7 @@ def seek(texts: pl.DataFrame, common: int) -> Sought:
 
 def mark_places(known: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.bool_], np.uint64]:
     """A table that is true at the first bits of every known number, and the shift that leaves these bits."""
-    bits = FILTER_BITS + int(len(known)).bit_length()
+    bits = FILTER_BITS + len(known).bit_length()
     shift = np.uint64(64 - bits)
     places = np.zeros(2**bits, np.bool_)
     places[known >> shift] = True
@@ -156,7 +156,9 @@ def make_comparer(sought: Sought) -> Callable[[pl.DataFrame], pl.DataFrame]:
         tokens = hash_tokens(split_tokens(normalise_texts(rows.select(text=text_of_row())["text"])))
         hits = find_hits(tokens, sought, places)
         runs = hits.join(sought.runs, on="gram").group_by("row", "text").agg(pl.col("gram").sort().alias("runs"))
-        pairs = pl.concat([hits.join(sought.rare, on="gram").select("row", "text"), runs.select("row", "text")]).unique()
+        pairs = pl.concat(
+            [hits.join(sought.rare, on="gram").select("row", "text"), runs.select("row", "text")]
+        ).unique()
         held = pairs.join(sought.grams, on="text").join(hits, on=["row", "gram"], how="semi")
         shares = (
             pairs.join(held.group_by("row", "text").len("held"), on=["row", "text"], how="left")
@@ -176,7 +178,9 @@ def drop_common_runs(found: pl.DataFrame, sought: Sought, common: int) -> pl.Dat
     rows_with = found.select("row_id", gram="runs").explode("gram").drop_nulls().unique().group_by("gram").len("rows")
     telling = rows_with.filter(pl.col("rows") <= common)["gram"]
     by_run = pl.col("runs").list.eval(pl.element().is_in(telling.implode())).list.any().fill_null(False)
-    kept = found.with_columns(run=by_run).join(sought.texts.select("text", "threshold"), on="text", maintain_order="left")
+    kept = found.with_columns(run=by_run).join(
+        sought.texts.select("text", "threshold"), on="text", maintain_order="left"
+    )
     return kept.filter(pl.col("run") | (pl.col("share") >= pl.col("threshold"))).drop("threshold", "runs")
 
 
