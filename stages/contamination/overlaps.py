@@ -193,7 +193,7 @@ def find_overlaps(rows: pl.DataFrame, texts: pl.DataFrame, common: int) -> pl.Da
     found = drop_common_runs(pl.concat([pl.DataFrame(schema=FOUND), *parts]), sought, common)
     return (
         found.with_columns(texts["item"].gather(found["text"]))
-        .sort("row_id", "item", -pl.col("share"), "text")
+        .sort("row_id", "item", -pl.col("share"), ~pl.col("run"), "text")
         .group_by("row_id", "item", maintain_order=True)
         .agg(pl.col("share", "text").first(), pl.col("run").any())
     )
