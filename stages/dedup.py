@@ -1,6 +1,7 @@
 """Drop exact and near duplicates, within and across sources.
 
-data/pool/rows.parquet → data/dedup/{rows,ledger,clusters}.parquet, metrics/dedup.json, metrics/plots/dedup_scurve.csv
+data/pool/rows.parquet → data/dedup/{rows,ledger}.parquet, data/clusters/clusters.parquet, metrics/dedup.json,
+metrics/plots/dedup_scurve.csv
 
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
 depends on the order of arrival. Rows of one `kind` are compared with each other:
@@ -269,8 +270,9 @@ def main() -> None:
     metrics = measure(marks, clusters, near, params)
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger, "clusters": clusters}.items():
+    for name, table in {"rows": kept, "ledger": ledger}.items():
         write_table(f"data/dedup/{name}.parquet", table)
+    write_table("data/clusters/clusters.parquet", clusters)
     write_json("metrics/dedup.json", metrics)
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))
     say("dedup", "{rows_in} rows, {exact_duplicates} exact and {near_duplicates} near duplicates".format(**metrics))
@@ -283,4 +285,4 @@ def describe_drop(row_id: str, reason: str, survivor: str, similarity: float) ->
 
 
 if __name__ == "__main__":
-    run("dedup", main, outputs=["data/dedup"])
+    run("dedup", main, outputs=["data/dedup", "data/clusters"])

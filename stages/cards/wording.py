@@ -91,7 +91,7 @@ def base_name(model: str) -> str:
 def describe_model(facts: Facts) -> str:
     """What the model is, in one sentence."""
     metrics, final = facts.metrics, facts.pipeline.final
-    sources = len({source.name for source in facts.sources if source.kind == "sft" and source.share > 0})
+    sources = len({source.name for source in facts.sources if source.kind == "sft" and source.share != 0})
     how = "all weights" if facts.train.method == "full" else "LoRA adapters"
     private = " under differential privacy" if "epsilon" in metrics["sft"] else ""
     parts = [
