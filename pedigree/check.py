@@ -84,6 +84,13 @@ def check_places(blocks: Blocks, report: Report) -> None:
             report.wrong("sources", f"no source of kind {kind}, which the graph needs; add one in the format {formats}")
         elif getattr(blocks["mix"].heldout_share, kind) == 0:
             report.wrong(f"mix.heldout_share.{kind}", "0 leaves no row to measure on; 0.05 is usual")
+    if languages := blocks["filters"].languages:
+        from stages.quality.filters import make_language_finder
+
+        try:
+            make_language_finder(languages)
+        except InputError as error:
+            report.mistakes.append(str(error))
     tasks = [task.name for task in blocks["tasks"]]
     for name in blocks["decontaminate"].tasks:
         if name not in tasks:
@@ -202,7 +209,7 @@ CHECKS: tuple[tuple[Callable[[Blocks, Report], None], tuple[str, ...]], ...] = (
     (check_key, ("pool",)),
     (check_tasks, ("tasks",)),
     (check_prompts, ("eval",)),
-    (check_places, ("sources", "mix", "decontaminate", "tasks")),
+    (check_places, ("sources", "mix", "filters", "decontaminate", "tasks")),
     (check_training, ("pipeline", "train", "dpo", "mix", "sources")),
     (check_base, ("base", "mix", "quantize")),
     (check_packages, ("pipeline",)),

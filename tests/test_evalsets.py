@@ -90,9 +90,7 @@ def test_worked_examples_are_those_that_may_be_shown(folder: Path, sampler: str,
     lines = [json.dumps({"question": q, "choices": ["Yes.", "No."], "label": 0}) + "\n"
              for q in ("Is it open?", "Is it far?", "Is it new?")]  # fmt: skip
     folder.joinpath("dev.jsonl").write_text("".join(lines))
-    config = CLINIC.replace(
-        "clinic.jsonl", "clinic.jsonl\n    dev: data/raw/eval/dev.jsonl"
-    )
+    config = CLINIC.replace("clinic.jsonl", "clinic.jsonl\n    dev: data/raw/eval/dev.jsonl")
     shots = f"num_fewshot: 2\nfewshot_config: {{sampler: {sampler}, split: dev}}\n"
     folder.joinpath("clinic.yaml").write_text(config + shots)
     items = load_items([task("clinic", limit=1)])

@@ -113,8 +113,8 @@ def add_split(rows: pl.DataFrame, groups: pl.DataFrame, shares: dict[str, float]
 
 def check_separation(rows: pl.DataFrame, links: pl.DataFrame) -> None:
     """Raises RuntimeError where a training row and a held-out row share a subject or a prompt, or are linked."""
-    split = rows.select("row_id", "split", "subject", asked=read_prompts(rows)).unique("row_id")
-    for name in ("subject", "asked"):
+    split = rows.select("row_id", "split", "subject", prompt=read_prompts(rows)).unique("row_id")
+    for name in ("subject", "prompt"):
         both = split.filter(pl.col(name).is_not_null()).filter(pl.col("split").n_unique().over(name) > 1)
         if both.height:
             raise RuntimeError(f"mix: the rows {both['row_id'].sort().to_list()[:3]} share a {name}, not their split")

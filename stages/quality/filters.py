@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from stages.common.errors import InputError
 from stages.common.params import Params, PositiveInt, Share
 from stages.common.rows import normalise
 from stages.common.shingles import TOKEN, hash_ngrams, hash_tokens, offsets_of, split_tokens
@@ -108,11 +109,19 @@ def share_repeated_words(texts: pl.Series) -> pl.Series:
     return pl.Series(texts.name, totals / np.maximum(counts, 1))
 
 
-def make_language_finder() -> Callable[[pl.Series], pl.DataFrame]:
-    """The function that names the language of each text and how sure it is: language, probability."""
+def make_language_finder(wanted: list[str]) -> Callable[[pl.Series], pl.DataFrame]:
+    """The function that names the language of each text and how sure it is: language, probability.
+
+    Raises InputError where the model does not know one of the `wanted` languages.
+    """
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    unknown = sorted(set(wanted) - set(model.labels))
+    if unknown:
+        raise InputError(
+            f"params.yaml, filters.languages: {unknown[0]} is not known; known are {', '.join(model.labels)}"
+        )
 
     def name_languages(texts: pl.Series) -> pl.DataFrame:
         prose = texts.str.replace_all(CODE, " ").str.replace_all(PLACEHOLDER, " ").str.slice(0, LANGUAGE_CHARACTERS)
@@ -168,8 +177,8 @@ def list_rules(params: Filters) -> list[tuple[str, pl.Expr, pl.Expr]]:
 
 def make_filter(params: Filters) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """The function that judges a batch of rows: a pure function of the batch, with JUDGED for the rows to leave out."""
-    rules = list_rules(params)
-    name_languages = make_language_finder() if params.languages else None
+    rules, none = list_rules(params), pl.lit(None, pl.String)
+    name_languages = make_language_finder(params.languages) if params.languages else None
 
     def judge_batch(rows: pl.DataFrame) -> pl.DataFrame:
         table = read_replies(rows)
@@ -185,12 +194,12 @@ def make_filter(params: Filters) -> Callable[[pl.DataFrame], pl.DataFrame]:
         if params.max_repeated_words is not None:
             table = table.with_columns(share_repeated_words(table["text"]).alias("repeated_words"))
         broken = table.with_columns(
-            reason=pl.coalesce(*(pl.when(breaks).then(pl.lit(reason)) for reason, breaks, _ in rules), None),
-            detail=pl.coalesce(*(pl.when(breaks).then(detail.fill_null("")) for _, breaks, detail in rules), None),
+            reason=pl.coalesce(*(pl.when(breaks).then(pl.lit(reason)) for reason, breaks, _ in rules), none),
+            detail=pl.coalesce(*(pl.when(breaks).then(detail.fill_null("")) for _, breaks, detail in rules), none),
         )
         return (
             broken.filter(pl.col("reason").is_not_null())
-            .select("row_id", "reason", pl.col("detail").replace("", None))
+            .select("row_id", "reason", pl.col("detail").replace("", none))
             .cast(JUDGED)  # type: ignore[arg-type]
         )
 
