@@ -222,7 +222,7 @@ def test_no_row_held_out(clone: Path) -> None:
 
 def test_rules_for_what_is_not_there(clone: Path) -> None:
     (line,) = mistakes_after(put("decontaminate", tasks={"mmlu": {"threshold": 0.5}}))
-    assert line == "params.yaml, decontaminate.tasks.mmlu: no such task; there are clinic, general"
+    assert line == "params.yaml, decontaminate.tasks.mmlu: no such task; there are clinic"
     (line,) = mistakes_after(put("filters", languages=["en", "qq"]))
     assert line.startswith("params.yaml, filters.languages: qq is not known; known are ")
 
@@ -242,7 +242,7 @@ def test_what_differential_privacy_asks(clone: Path) -> None:
             "train.method",
             "train.lora_dropout",
             "mix.repeat_cap",
-            "sources.clinic_faq.repeat_cap",
+            "sources.questions.repeat_cap",
             "quantize.calibration",
         )
     ]
