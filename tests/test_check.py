@@ -223,6 +223,7 @@ def test_no_row_held_out(clone: Path) -> None:
 def test_rules_for_what_is_not_there(clone: Path) -> None:
     (line,) = mistakes_after(put("decontaminate", tasks={"mmlu": {"threshold": 0.5}}))
     assert line == "params.yaml, decontaminate.tasks.mmlu: no such task; there are clinic"
+    edit(put("decontaminate", tasks={}))
     (line,) = mistakes_after(put("filters", languages=["en", "qq"]))
     assert line.startswith("params.yaml, filters.languages: qq is not known; known are ")
 
