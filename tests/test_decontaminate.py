@@ -351,3 +351,12 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     metrics = json.loads(Path("metrics/decontaminate.json").read_text())
     assert (metrics["rows_in"], metrics["rows_out"], metrics["contaminated"]) == (3, len(stay), {"clinic": 1})
     assert metrics["filtered_by_source"] == {"s": {"echo": 1}}
+
+
+def test_nothing_overlaps() -> None:
+    rows = pl.DataFrame([row("a", "Nothing of the kind")], ROW_SCHEMA)
+    overlaps, marked, report = compare(rows, items_of(item("2 + 2 =", "4")), PARAMS, ["clinic"])
+    ledger = write_lines(NOTHING_FILTERED, marked, overlaps)
+    assert ledger.height == report.height == 0
+    metrics = decontaminate.measure(rows, marked, overlaps, ledger, ["clinic"])
+    assert (metrics["rows_out"], metrics["contaminated"], metrics["blind_items"]) == (1, {"clinic": 0}, {"clinic": 1})

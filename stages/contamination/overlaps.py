@@ -24,7 +24,7 @@ import polars as pl
 from tqdm import tqdm
 
 from stages.common.rows import text_of_row
-from stages.common.shingles import MULTIPLIER, Ragged, distinct, hash_tokens, normalise_texts, offsets_of, split_tokens
+from stages.common.shingles import MULTIPLIER, Ragged, hash_tokens, normalise_texts, offsets_of, split_tokens
 
 BATCH = 20_000  # rows compared at a time
 FILTER_BITS = 4  # the table that rules an n-gram out has 2^4 or half as many places for each sought one
@@ -71,8 +71,11 @@ def list_ngrams(tokens: Ragged, length_of_text: npt.NDArray[np.int64]) -> pl.Dat
     for length, starts, values in roll_ngrams(tokens, np.unique(length_of_text[length_of_text > 0]).tolist()):
         owners = text_of_token[starts]
         own = length_of_text[owners] == length
-        sets = distinct(owners[own], values[own], len(length_of_text))
-        columns = {"text": sets.texts(), "gram": sets.values, "texts_with": count_equal(sets.values)}
+        owners, values = owners[own], values[own]
+        order = np.lexsort((values, owners))
+        owners, values = owners[order], values[order]
+        first = np.append(True, (values[1:] != values[:-1]) | (owners[1:] != owners[:-1]))[: len(order)]
+        columns = {"text": owners[first], "gram": values[first], "texts_with": count_equal(values[first])}
         table = pl.DataFrame(columns).with_columns(pl.lit(length, pl.Int64).alias("length"))
         tables.append(table.select(tables[0].columns))
     return pl.concat(tables)
