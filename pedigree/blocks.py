@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pedigree.layout import nearest
-from stages.common.params import PARAMS_FILE, describe
+from stages.common.params import PARAMS_FILE, check_shares, describe
 
 # block: (module, class). `sources` and `tasks` are lists of theirs.
 BLOCKS = {
@@ -22,6 +22,7 @@ BLOCKS = {
     "pool": ("stages.pool", "Pool"),
     "dedup": ("stages.dedup", "Dedup"),
     "scrub": ("stages.scrub", "Scrub"),
+    "filters": ("stages.quality.filters", "Filters"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "mix": ("stages.mix", "Mix"),
     "train": ("stages.common.params", "Train"),
@@ -81,13 +82,7 @@ def compare_entries(name: str, entries: list[Any], path: Path = PARAMS_FILE) -> 
         return mistakes
     if not entries:
         return [f"{path}, sources: empty; give at least one source"]
-    for kind in sorted({source.kind for source in entries}):
-        members = [source for source in entries if source.kind == kind]
-        total = sum(source.share for source in members)
-        if abs(total - 1) > 1e-6:
-            shares = ", ".join(f"{source.name} {source.share:g}" for source in members)
-            mistakes.append(f"{path}, sources: the shares of kind {kind} sum to {total:g}, not 1 ({shares})")
-    return mistakes
+    return mistakes + [f"{path}, {name}: {mistake}" for mistake in check_shares(entries)]
 
 
 def validate_blocks(values: Any, path: Path = PARAMS_FILE) -> tuple[dict[str, Any], list[str]]:

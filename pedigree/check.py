@@ -78,12 +78,23 @@ def check_prompts(blocks: Blocks, report: Report) -> None:
 
 def check_places(blocks: Blocks, report: Report) -> None:
     """What one block asks of another."""
-    kinds = {source.kind for source in blocks["sources"] if source.share > 0}
+    kinds = {source.kind for source in blocks["sources"] if source.share != 0}
     for kind, formats in (("sft", "alpaca, sharegpt, chat, oasst or qa"), ("preference", "hh or pairs")):
         if kind not in kinds:
             report.wrong("sources", f"no source of kind {kind}, which the graph needs; add one in the format {formats}")
         elif getattr(blocks["mix"].heldout_share, kind) == 0:
             report.wrong(f"mix.heldout_share.{kind}", "0 leaves no row to measure on; 0.05 is usual")
+    if languages := blocks["filters"].languages:
+        from stages.quality.filters import make_language_finder
+
+        try:
+            make_language_finder(languages)
+        except InputError as error:
+            report.mistakes.append(str(error))
+    tasks = [task.name for task in blocks["tasks"]]
+    for name in blocks["decontaminate"].tasks:
+        if name not in tasks:
+            report.wrong(f"decontaminate.tasks.{name}", f"no such task; there are {', '.join(tasks)}")
 
 
 def check_training(blocks: Blocks, report: Report) -> None:
@@ -102,6 +113,9 @@ def check_training(blocks: Blocks, report: Report) -> None:
         report.wrong("train.lora_dropout", "must be 0 under DP; noise regularises already")
     if blocks["mix"].repeat_cap > 1:
         report.wrong("mix.repeat_cap", "must be 1 under DP: a row seen k times costs k times the budget")
+    for source in blocks["sources"]:
+        if source.kind == "sft" and (source.repeat_cap or 1) > 1:
+            report.wrong(f"sources.{source.name}.repeat_cap", "must be 1 under DP, like mix.repeat_cap")
     if blocks["quantize"].calibration == "mixture":
         report.wrong(
             "quantize.calibration", "mixture would carry training rows past the noise of sft_dp; set it to generated"
@@ -195,8 +209,8 @@ CHECKS: tuple[tuple[Callable[[Blocks, Report], None], tuple[str, ...]], ...] = (
     (check_key, ("pool",)),
     (check_tasks, ("tasks",)),
     (check_prompts, ("eval",)),
-    (check_places, ("sources", "mix")),
-    (check_training, ("pipeline", "train", "dpo", "mix")),
+    (check_places, ("sources", "mix", "filters", "decontaminate", "tasks")),
+    (check_training, ("pipeline", "train", "dpo", "mix", "sources")),
     (check_base, ("base", "mix", "quantize")),
     (check_packages, ("pipeline",)),
     (check_disk, ("base",)),

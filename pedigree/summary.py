@@ -27,7 +27,7 @@ REASONS = {
     "pool": (("refused", "records refused"),),
     "dedup": (("exact_duplicates", "exact"), ("near_duplicates", "near"), ("swapped_labels", "swapped labels")),
     "scrub": (("entities", ""), ("failed", "failed")),
-    "decontaminate": (("contaminated", "like items of"),),
+    "decontaminate": (("filtered", ""), ("contaminated", "like items of")),
     "mix": (("left_out", ""),),
 }
 HIGH_RATE = {"lora": 2e-3, "full": 4e-5}  # twice that was no better with LoRA on the default recipe (docs/log.md)

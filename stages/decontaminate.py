@@ -1,29 +1,20 @@
-"""Drop or mark rows that overlap an evaluation item.
+"""Drop or mark rows that overlap an evaluation item, after leaving out rows that would teach something bad.
 
-data/scrub/{rows,items}.parquet → data/decontaminate/{rows,ledger,items}.parquet, metrics/decontaminate.json
+data/scrub/{rows,items}.parquet → data/decontaminate/{rows,ledger,items,report}.parquet, metrics/decontaminate.json
 
-A row overlaps an item when it holds at least `threshold` of the different word n-grams of one of the item's texts (the
-n-gram overlap of GPT-3, Brown et al. 2020, appendix C, as a share):
+Compared are the questions and answers of exactly the items that eval will run, and of the worked examples that lm-eval
+may show before them (stages/contamination/items.py), by two rules (stages/contamination/overlaps.py): a row overlaps an
+item when it holds at least `threshold` of the different word n-grams of one of the item's texts, or one whole run of
+`run` words of it, 13 in GPT-3 (Brown et al. 2020, appendix C). An item shorter than `run` words goes by the share
+alone, one shorter than `ngram` is sought whole. The rules may differ from task to task.
 
-- the prompt as lm-eval asks it, without the frame that all prompts of its subtask share ("Question:", "Answer:",
-  worked examples): what a copied benchmark file holds;
-- the question: the prompt up to its list of options (a line that begins with "A."), if it has one;
-- the question and the right answer, joined; an answer that is a letter is read off the list of options.
-
-The largest of the shares counts. So a row that asks the item's question word by word overlaps it without knowing the
-answer: a model may learn the benchmark's question from one row and its answer from another. A prompt or a question of
-fewer than PROMPT_WORDS words does not count by itself: "What is diabetes?" is innocent. With an answer it counts from
-ANSWERED_WORDS words on. A text of fewer words than an n-gram is one n-gram of all of them: the row must hold that run.
-In scripts without spaces the n-grams are of characters, and two characters count as a word for these two limits.
-
-A reworded item is not found. items.parquet says which items are dirty, so that eval can score clean and dirty apart.
+A reworded item is not found. items.parquet says which items are dirty, so that eval can score clean and dirty apart;
+report.parquet shows the worst cases with the words that matched. The filters (block `filters`) come first and are told
+in stages/quality/filters.py.
 """
 
-import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 from tqdm import tqdm
@@ -31,28 +22,27 @@ from tqdm import tqdm
 from stages.common.stage import run, say  # isort: skip
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
-from stages.common.ledger import check_balance, ledger_lines
-from stages.common.params import Params, PositiveInt, load, load_tasks
-from stages.common.rows import read_rows, text_of_row
-from stages.common.shingles import (
-    UNSPACED,
-    Ragged,
-    hash_ngrams,
-    hash_tokens,
-    ngram_sets,
-    normalise_texts,
-    read_tokens,
-    split_tokens,
-    take_texts,
-)
+from stages.common.ledger import LEDGER_SCHEMA, check_balance
+from stages.common.params import Name, Params, PositiveInt, load, load_tasks
+from stages.common.rows import read_rows
+from stages.contamination.items import comparable, item_texts, read_items
+from stages.contamination.overlaps import find_overlaps
+from stages.contamination.report import report_worst
+from stages.quality.filters import JUDGED, REASONS, Filters, make_filter
 
-ITEMS_FILE = "data/scrub/items.parquet"
-ITEM_COLUMNS = ["task", "subtask", "item", "question", "answer"]
-PROMPT_WORDS = 5
-ANSWERED_WORDS = 4
-BATCH = 20_000  # rows compared at a time
-EMPTY = pl.DataFrame(schema={"row": pl.Int64, "item": pl.Int64, "share": pl.Float64})
-OPTION = r"^[ \t]*\(?{letter}[.):][ \t]+(\S.*)$"
+BATCH = 20_000  # rows filtered at a time
+
+Threshold = Annotated[float, Field(gt=0, le=1)]
+Action = Literal["drop", "mark"]
+
+
+class TaskRules(Params):
+    """What differs for one task; what is not given is as for all."""
+
+    ngram: PositiveInt | None = None
+    threshold: Threshold | None = None
+    run: PositiveInt | None = None
+    action: Action | None = None
 
 
 class Decontaminate(Params):
@@ -60,180 +50,149 @@ class Decontaminate(Params):
 
     ngram: PositiveInt
     """Words per n-gram (characters in scripts without spaces); an item shorter than this is compared whole."""
-    threshold: Annotated[float, Field(gt=0, le=1)]
+    threshold: Threshold
     """Share in (0, 1] of an item's n-grams that a row must hold to count as an overlap."""
-    action: Literal["drop", "mark"]
-    """What becomes of the row: `drop` takes it out, `mark` leaves it in and says so in the ledger."""
+    run: PositiveInt | None
+    """Words of an item that make an overlap by themselves where a row has them in a row; empty: no such rule."""
+    common: PositiveInt
+    """A run that stands in more items than this, or in more rows, is common wording and makes no overlap."""
+    action: Action
+    """What becomes of a row that overlaps an item: `drop` takes it out, `mark` says so in the ledger."""
+    examples: Literal["drop", "mark", "ignore"]
+    """The same for the worked examples of a task with num_fewshot; they give no answer away that is asked for."""
+    tasks: dict[Name, TaskRules]
+    """Task → the rules that differ for it: {mmlu: {threshold: 0.5, action: mark}}."""
 
 
-def read_items(tasks: list[str], path: str = ITEMS_FILE) -> pl.DataFrame:
-    """The items that scrub wrote. Raises InputError where a column is missing or a task of params.yaml has no item."""
-    try:
-        items = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; run `dvc repro`") from None
-    missing = [column for column in ITEM_COLUMNS if column not in items.columns]
-    if missing:
-        raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force scrub`")
-    present = set(items["task"])
-    for task in tasks:
-        if task not in present:
-            raise InputError(f"{path}: no item of the task {task}; run `dvc repro scrub`, or take the task out")
-    return items.select(ITEM_COLUMNS)
+def rules_of(params: Decontaminate, tasks: list[str]) -> pl.DataFrame:
+    """One line per task: task, ngram, threshold, run, action. Raises InputError on rules for an unknown task."""
+    unknown = sorted(set(params.tasks) - set(tasks))
+    if unknown:
+        raise InputError(f"params.yaml, decontaminate.tasks.{unknown[0]}: no such task; there are {', '.join(tasks)}")
+    common = {name: getattr(params, name) for name in TaskRules.model_fields}
+    own = {task: rules.model_dump(exclude_none=True) for task, rules in params.tasks.items()}
+    schema = {"task": pl.String, "ngram": pl.Int64, "threshold": pl.Float64, "run": pl.Int64, "action": pl.String}
+    return pl.DataFrame([{"task": task} | common | own.get(task, {}) for task in tasks], schema)
 
 
-def shared_start(texts: list[str]) -> str:
-    """What all the texts begin with: what the first and the last in alphabetical order do."""
-    low, high = min(texts), max(texts)
-    length = next((place for place, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))
-    return low[:length]
+def filter_rows(rows: pl.DataFrame, filters: Filters) -> pl.DataFrame:
+    """The rows to leave out, with the reason: row_id, reason, detail."""
+    judge = make_filter(filters)
+    starts = tqdm(range(0, rows.height, BATCH), desc="decontaminate: filters", unit="batch")
+    return pl.concat([pl.DataFrame(schema=JUDGED), *(judge(rows.slice(start, BATCH)) for start in starts)])
 
 
-def strip_frame(prompts: list[str]) -> list[str]:
-    """Prompts of one subtask without what all begin and end with: whole lines, or a label up to its colon.
+def compare(
+    rows: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Overlaps (row_id, item, share, text, run), marked items, and the worst cases.
 
-    >>> strip_frame(["Question: Where is it?\\nAnswer:", "Question: When is it?\\nAnswer:"])
-    ['Where is it?', 'When is it?']
+    `item` is a position in `items`, which come back with action, rows (that overlap it), dirty, blind (no text).
     """
-    if len(set(prompts)) < 2:
-        return prompts  # of one prompt alone nobody can tell what is frame
-    start = shared_start(prompts)
-    start = start[: max(start.rfind("\n"), start.rfind(": "), start.rfind(":\n")) + 1]
-    rest = [prompt[len(start) :] for prompt in prompts]
-    end = shared_start([prompt[::-1] for prompt in rest])[::-1]
-    cue = re.search(r"\n.*$|\s\S+:\s*$", end, re.DOTALL)
-    return [prompt[: len(prompt) - (len(end) - cue.start() if cue else 0)].strip() for prompt in rest]
-
-
-def item_texts(items: pl.DataFrame) -> pl.DataFrame:
-    """The texts of each item that are compared: item (position in `items`), part (prompt, question, answered), text."""
-    lines: list[tuple[int, str, str]] = []
-    for _, group in items.with_row_index("position").group_by("task", "subtask", maintain_order=True):
-        prompts = strip_frame(group["question"].to_list())
-        for position, prompt, answer in zip(group["position"], prompts, group["answer"], strict=True):
-            first = re.search(OPTION.format(letter="A"), prompt, re.MULTILINE)
-            question = prompt[: first.start()] if first else prompt
-            if first and re.fullmatch(r"\(?[A-Z]\)?[.:]?", answer.strip()):
-                letter = re.search("[A-Z]", answer)
-                option = letter and re.search(OPTION.format(letter=letter[0]), prompt[first.start() :], re.MULTILINE)
-                answer = option[1] if option else answer
-            lines += [(position, "prompt", prompt), (position, "question", question)]
-            lines += [(position, "answered", f"{question}\n{answer}")] if question.strip() and answer.strip() else []
-    table = pl.DataFrame(lines, {"item": pl.Int64, "part": pl.String, "text": pl.String}, orient="row")
-    table = table.with_columns(normalise_texts(table["text"]))
-    return table.unique(["item", "text"], keep="first", maintain_order=True)
-
-
-def count_words(tokens: pl.Series) -> pl.Series:
-    """Words in each list of tokens; a character of a script without spaces counts one half."""
-    characters = tokens.list.eval(pl.element().str.contains(f"^{UNSPACED}")).list.sum()
-    return tokens.list.len() - characters / 2
-
-
-def comparable(texts: pl.DataFrame) -> pl.DataFrame:
-    """The texts that are long enough to say something."""
-    words = count_words(split_tokens(texts["text"])).alias("words")
-    least = pl.when(pl.col("part") == "answered").then(ANSWERED_WORDS).otherwise(PROMPT_WORDS)
-    return texts.with_columns(words).filter(pl.col("words") >= least).drop("words")
-
-
-def find_overlaps(rows: Ragged, texts: Ragged, item: npt.NDArray[np.int64], params: Decontaminate) -> pl.DataFrame:
-    """Rows and items that overlap: row, item (positions), share; from the tokens of rows and of the items' texts.
-
-    One hash join of n-grams for each length of n-gram, in batches of rows: memory is bounded by BATCH.
-    """
-    sets = ngram_sets(texts, params.ngram)
-    lengths = np.minimum(texts.counts(), params.ngram)
-    sought = pl.DataFrame({"text": sets.texts(), "ngram": sets.values, "length": lengths[sets.texts()]})
-    per_text = pl.DataFrame({"text": np.arange(len(lengths)), "item": item, "total": sets.counts()})
-    tables = {int(length): table for (length,), table in sought.sort("length").group_by("length", maintain_order=True)}
-    found = []
-    starts = range(0, len(rows.offsets) - 1, BATCH)
-    for start in tqdm(starts, desc="decontaminate: comparing", unit="batch"):
-        batch = np.arange(start, min(start + BATCH, len(rows.offsets) - 1))
-        tokens = take_texts(rows, batch)
-        for length, table in tables.items():
-            runs = hash_ngrams(tokens, length)
-            hits = pl.DataFrame({"row": runs.texts() + start, "ngram": runs.values}).join(table, on="ngram")
-            counts = hits.unique(["row", "text", "ngram"]).group_by("row", "text").len("held")
-            shares = counts.join(per_text, on="text").with_columns(share=pl.col("held") / pl.col("total"))
-            found.append(shares.filter(pl.col("share") >= params.threshold).select("row", "item", "share"))
-    overlaps = pl.concat([EMPTY, *found])
-    return overlaps.group_by("row", "item").agg(pl.col("share").max()).sort("row", "item")
-
-
-def compare(rows: pl.DataFrame, items: pl.DataFrame, params: Decontaminate) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Overlaps (row, item, share), and `items` as task, subtask, item, dirty, rows, blind (no text to compare)."""
+    items = items.join(rules_of(params, tasks), on="task", maintain_order="left").with_columns(
+        action=pl.when(pl.col("split") == "test").then("action").otherwise(pl.lit(params.examples))
+    )
+    items = items.filter(pl.col("action") != "ignore")
     texts = comparable(item_texts(items))
-    row_tokens = read_tokens(normalise_texts(rows.select(text=text_of_row())["text"]), "decontaminate: words")
-    item_tokens = hash_tokens(split_tokens(texts["text"]))
-    overlaps = find_overlaps(row_tokens, item_tokens, texts["item"].to_numpy(), params)
-    position = pl.int_range(pl.len(), dtype=pl.Int64)
-    counted = items.select("task", "subtask", "item", position=position).join(
-        overlaps.group_by(position="item").agg(rows=pl.len().cast(pl.Int64)),
-        on="position",
+    texts = texts.hstack(items.select("ngram", "threshold", "run")[texts["item"]])
+    overlaps = find_overlaps(rows, texts, params.common)
+    counted = items.with_columns(item_position=pl.int_range(pl.len(), dtype=pl.Int64)).join(
+        overlaps.group_by(item_position="item").agg(rows=pl.len().cast(pl.Int64)),
+        on="item_position",
         how="left",
         maintain_order="left",
     )
     marked = counted.with_columns(
         pl.col("rows").fill_null(0),
         dirty=pl.col("rows").fill_null(0) > 0,
-        blind=~pl.col("position").is_in(texts["item"].unique().implode()),
+        blind=~pl.col("item_position").is_in(texts["item"].unique().implode()),
+    ).select("task", "subtask", "split", "item", "dirty", "rows", "blind", "action")
+    return overlaps, marked, report_worst(rows, items, texts, overlaps)
+
+
+def write_lines(filtered: pl.DataFrame, items: pl.DataFrame, overlaps: pl.DataFrame) -> pl.DataFrame:
+    """The ledger: the filtered rows, and each row that overlaps an item with the one that it overlaps most.
+
+    A row is dropped when one of its items says so; then it names the one of these that it overlaps most.
+    """
+    of_item = items[overlaps["item"]]
+    name = pl.when(pl.col("split") == "test").then(pl.format("{}/{}/{}", "task", "subtask", "item")).otherwise(
+        pl.format("{}/{}/{}/{}", "task", "subtask", "split", "item")
+    )  # fmt: skip
+    most = (
+        overlaps.with_columns(of_item["action"], of_item.select(name.alias("other_id"))["other_id"])
+        .sort("row_id", pl.col("action") != "drop", -pl.col("share"), "item")
+        .unique("row_id", keep="first", maintain_order=True)
     )
-    return overlaps, marked.select("task", "subtask", "item", "dirty", "rows", "blind")
-
-
-def write_lines(rows: pl.DataFrame, items: pl.DataFrame, overlaps: pl.DataFrame, action: str) -> pl.DataFrame:
-    """The ledger: for each row that overlaps an item, the one that it overlaps most (of equals the first)."""
-    most = overlaps.sort("row", -pl.col("share"), "item").unique("row", keep="first", maintain_order=True)
-    other = items[most["item"]].select(pl.format("{}/{}/{}", "task", "subtask", "item").alias("other"))["other"]
-    lines = zip(rows["row_id"].gather(most["row"]), other, most["share"], strict=True)
-    return ledger_lines(
-        "decontaminate",
-        [
-            {
-                "row_id": row_id,
-                "action": "drop" if action == "drop" else "change",
-                "reason": "contaminated",
-                "other_id": other_id,
-                "detail": f"share={share:.2f}",
-            }
-            for row_id, other_id, share in lines
-        ],
-    ).sort("row_id")
+    by_run = pl.when("run").then(pl.lit(",run")).otherwise(pl.lit(""))
+    share = (pl.col("share") * 100).round().cast(pl.Int64).cast(pl.String).str.zfill(3)
+    contaminated = most.select(
+        "row_id",
+        "other_id",
+        action=pl.when(pl.col("action") == "drop").then(pl.lit("drop")).otherwise(pl.lit("change")),
+        reason=pl.lit("contaminated"),
+        detail=pl.format("share={}.{}{}", share.str.head(1), share.str.tail(2), by_run),
+    )
+    left_out = filtered.with_columns(action=pl.lit("drop"), other_id=pl.lit(None, pl.String))
+    lines = pl.concat([left_out, contaminated], how="diagonal").with_columns(stage=pl.lit("decontaminate"))
+    return lines.select(*LEDGER_SCHEMA).cast(LEDGER_SCHEMA).sort("row_id")  # type: ignore[arg-type]
 
 
 def measure(
-    rows_in: int, rows_out: int, items: pl.DataFrame, overlaps: pl.DataFrame, tasks: list[str]
-) -> dict[str, int | dict[str, int]]:
+    rows: pl.DataFrame, items: pl.DataFrame, overlaps: pl.DataFrame, ledger: pl.DataFrame, tasks: list[str]
+) -> dict[str, Any]:
     """metrics/decontaminate.json; a row that overlaps items of two tasks counts in both."""
-    task_of = items["task"].gather(overlaps["item"])
-    pairs = overlaps.select("row").with_columns(task_of).unique()
+    of_item = items[overlaps["item"]]
+    pairs = overlaps.select("row_id", "run").with_columns(of_item["task"], of_item["split"])
+
+    def count_rows(condition: pl.Expr | bool) -> dict[str, int]:
+        return {task: pairs.filter(pl.col("task") == task, condition)["row_id"].n_unique() for task in tasks}
+
+    def count_items(condition: pl.Expr | bool) -> dict[str, int]:
+        test = items.filter(split="test")
+        return {task: test.filter(pl.col("task") == task, condition).height for task in tasks}
+
+    overlapping = ledger.filter(pl.col("reason") == "contaminated")
+    filtered = ledger.filter(pl.col("reason") != "contaminated").join(rows.select("row_id", "source"), on="row_id")
+    by_source = filtered.group_by("source", "reason").len().sort("source", "reason")
     return {
-        "rows_in": rows_in,
-        "rows_out": rows_out,
-        "contaminated": {task: pairs.filter(pl.col("task") == task).height for task in tasks},
-        "dirty_items": {task: items.filter(pl.col("dirty") & (pl.col("task") == task)).height for task in tasks},
-        "items": {task: items.filter(pl.col("task") == task).height for task in tasks},
-        "blind_items": {task: items.filter(pl.col("blind") & (pl.col("task") == task)).height for task in tasks},
+        "rows_in": rows.height,
+        "rows_out": rows.height - ledger.filter(action="drop").height,
+        "dropped": overlapping.filter(action="drop").height,
+        "marked": overlapping.filter(action="change").height,
+        "contaminated": count_rows(pl.col("split") == "test"),
+        "by_run": count_rows(pl.col("run")),
+        "like_examples": count_rows(pl.col("split") == "fewshot"),
+        "dirty_items": count_items(pl.col("dirty")),
+        "items": count_items(True),
+        "blind_items": count_items(pl.col("blind")),
+        "filtered": {reason: filtered.filter(reason=reason).height for reason in REASONS},
+        "filtered_by_source": {
+            source: dict(table.select("reason", "len").iter_rows())
+            for (source,), table in by_source.group_by("source", maintain_order=True)
+        },
     }
 
 
 def main() -> None:
-    params = load(Decontaminate, "decontaminate")
-    tasks = [task.name for task in load_tasks()]
-    rows, items = read_rows("data/scrub"), read_items(tasks)
-    overlaps, marked = compare(rows, items, params)
-    ledger = write_lines(rows, marked, overlaps, params.action)
-    dropped = ledger.filter(pl.col("action") == "drop")["row_id"]
+    params, filters, tasks = load(Decontaminate, "decontaminate"), load(Filters, "filters"), load_tasks()
+    names = [task.name for task in tasks]
+    rows, items = read_rows("data/scrub"), read_items(names)
+    filtered = filter_rows(rows, filters)
+    compared = rows.filter(~pl.col("row_id").is_in(filtered["row_id"].implode()))
+    overlaps, marked, report = compare(compared, items, params, names)
+    ledger = write_lines(filtered, marked, overlaps)
+    dropped = ledger.filter(action="drop")["row_id"]
     kept = rows.filter(~pl.col("row_id").is_in(dropped.implode()))
     check_balance("decontaminate", rows, kept, ledger)
-    write_table("data/decontaminate/rows.parquet", kept)
-    write_table("data/decontaminate/ledger.parquet", ledger)
-    write_table("data/decontaminate/items.parquet", marked.drop("blind"))
-    write_json("metrics/decontaminate.json", measure(rows.height, kept.height, marked, overlaps, tasks))
-    dirty = marked["dirty"].sum()
-    say("decontaminate", f"{ledger.height} of {rows.height} rows overlap {dirty} of {items.height} evaluation items")
+    asked = marked.filter(split="test").select("task", "subtask", "item", "dirty", "rows")
+    for name, table in {"rows": kept, "ledger": ledger, "items": asked, "report": report}.items():
+        write_table(f"data/decontaminate/{name}.parquet", table)
+    metrics = measure(rows, marked, overlaps, ledger, names)
+    write_json("metrics/decontaminate.json", metrics)
+    left_out, overlapping = sum(metrics["filtered"].values()), metrics["dropped"] + metrics["marked"]
+    dirty = f"{asked['dirty'].sum()} of {asked.height} evaluation items"
+    say("decontaminate", f"of {rows.height} rows {left_out} were filtered, {overlapping} overlap {dirty}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Drop exact and near duplicates, within and across sources.
 
-data/pool/rows.parquet → data/dedup/{rows,ledger,clusters,alike}.parquet, metrics/dedup.json,
+data/pool/rows.parquet → data/dedup/{rows,ledger}.parquet, data/clusters/{clusters,alike}.parquet, metrics/dedup.json,
 metrics/plots/dedup_scurve.csv
 
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
@@ -221,8 +221,10 @@ def main() -> None:
     metrics = measure(marks, clusters, alike, near, params)
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger, "clusters": clusters, "alike": alike}.items():
+    for name, table in {"rows": kept, "ledger": ledger}.items():
         write_table(f"data/dedup/{name}.parquet", table)
+    for name, table in {"clusters": clusters, "alike": alike}.items():
+        write_table(f"data/clusters/{name}.parquet", table)
     write_json("metrics/dedup.json", metrics)
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))
     say("dedup", "{rows_in} rows, {exact_duplicates} exact and {near_duplicates} near duplicates".format(**metrics))
@@ -239,4 +241,4 @@ def describe_curve(params: Dedup) -> str:
 
 
 if __name__ == "__main__":
-    run("dedup", main, outputs=["data/dedup"])
+    run("dedup", main, outputs=["data/dedup", "data/clusters"])

@@ -54,8 +54,8 @@ METRICS = {
     "dedup": {"rows_in": 1200, "rows_out": 1088, "exact_duplicates": 70, "near_duplicates": 41, "swapped_labels": 1},
     "scrub": {"rows_in": 1088, "rows_out": 1087, "changed": 90, "failed": 1, "entities": {"PERSON": 55, "US_SSN": 4},
               "kept": {"URL": 7}, "names": "lists", "not_covered": ["LOCATION"]},
-    "decontaminate": {"rows_in": 1087, "rows_out": 1080, "contaminated": {"clinic": 7}, "dirty_items": {"clinic": 1},
-                      "items": {"clinic": 4}},
+    "decontaminate": {"rows_in": 1087, "rows_out": 1080, "dropped": 5, "marked": 0, "contaminated": {"clinic": 7},
+                      "dirty_items": {"clinic": 1}, "items": {"clinic": 4}, "filtered": {"echo": 0, "too_short": 2}},
     "mix": {"rows_in": 1080, "rows_out": 900, "repeats": 0, "left_out": {"too_long": 20, "over_budget": 160},
             "sft": {"train_rows": 500, "heldout_rows": 25, "train_tokens": 60_000},
             "preference": {"train_rows": 300, "heldout_rows": 75, "train_tokens": 50_000}},
@@ -269,7 +269,7 @@ def test_page_states_what_was_measured(rendered: tuple[str, str, pl.DataFrame]) 
     assert "faq alpaca CC-BY-4.0 public 800 500 100.0 % 100.0 %" in text
     assert "pool 3 malformed records refused 1,010 records 1,200 rows" in text
     assert "dedup 70 exact duplicates 41 near duplicates 1 duplicate with the opposite label 1,200 rows" in text
-    assert "decontaminate 7 rows like an evaluation item, dropped 1,087 rows 1,080 rows" in text
+    assert "decontaminate 2 rows filtered: replies too short 5 rows like an evaluation item, dropped 1,087 rows" in text
     assert "mix 20 rows longer than the limit 160 rows beyond a source’s share of the budget" in text
     assert "PERSON 55 0" in text
     assert "URL 0 7" in text
@@ -417,10 +417,10 @@ def test_flat_keys_are_read_like_nested_ones(folder: Path, rendered: tuple[str, 
 
 
 def test_marked_rows_are_not_called_dropped(folder: Path) -> None:
-    marked = METRICS["decontaminate"] | {"rows_out": 1087}
+    marked = METRICS["decontaminate"] | {"rows_out": 1085, "dropped": 0, "marked": 7}
     write_inputs(folder, metrics=METRICS | {"decontaminate": marked})
     card.main()
-    assert "7 overlaps with evaluation items, marked and kept" in words(Path("reports/card.html").read_text())
+    assert "7 rows like an evaluation item, marked and kept" in words(Path("reports/card.html").read_text())
 
 
 def test_no_prompts_no_answers(folder: Path) -> None:

@@ -90,7 +90,7 @@ def test_nothing_to_complain_of(clone: Path, capsys: pytest.CaptureFixture[str])
     main(["check"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["blocks", "sources", "subjects", "tasks", "packages", "disk"]
-    assert lines[0].split(maxsplit=1)[1] == "16 of 16 valid"
+    assert lines[0].split(maxsplit=1)[1] == "17 of 17 valid"
     assert lines[1].split(maxsplit=1)[1] == f"2, {len(QUESTIONS) + len(PAIRS)} B, 2 records read"
     assert lines[-1] == "params.yaml is fine. Next: dvc repro"
 
@@ -239,17 +239,32 @@ def test_no_row_held_out(clone: Path) -> None:
     assert line.startswith("params.yaml, mix.heldout_share.sft: 0 leaves no row to measure on")
 
 
+def test_rules_for_what_is_not_there(clone: Path) -> None:
+    (line,) = mistakes_after(put("decontaminate", tasks={"mmlu": {"threshold": 0.5}}))
+    assert line == "params.yaml, decontaminate.tasks.mmlu: no such task; there are clinic"
+    edit(put("decontaminate", tasks={}))
+    (line,) = mistakes_after(put("filters", languages=["en", "qq"]))
+    assert line.startswith("params.yaml, filters.languages: qq is not known; known are ")
+
+
 def test_what_differential_privacy_asks(clone: Path) -> None:
     def change(values: dict[str, Any]) -> None:
         values["pipeline"]["sft"] = "sft_dp"
         values["train"].update(method="full", lora_dropout=0.1, lr=1e-3)
         values["mix"]["repeat_cap"] = 2
+        values["sources"][0]["repeat_cap"] = 3
 
     edit(change)
     report = preflight()
     assert [line.split(": ")[0] for line in report.mistakes] == [
         f"params.yaml, {key}"
-        for key in ("train.method", "train.lora_dropout", "mix.repeat_cap", "quantize.calibration")
+        for key in (
+            "train.method",
+            "train.lora_dropout",
+            "mix.repeat_cap",
+            "sources.questions.repeat_cap",
+            "quantize.calibration",
+        )
     ]
     assert [note.split(": ")[0] for note in report.notes] == ["params.yaml, train.lr", "params.yaml, pipeline.final"]
 

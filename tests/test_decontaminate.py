@@ -6,13 +6,19 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages import decontaminate
 from stages.common.errors import InputError
 from stages.common.rows import ROW_SCHEMA, message
-from stages.decontaminate import Decontaminate, comparable, compare, item_texts, read_items, strip_frame, write_lines
+from stages.contamination import overlaps as overlapping
+from stages.contamination.items import comparable, item_texts, read_items, strip_frame
+from stages.decontaminate import Decontaminate, TaskRules, compare, write_lines
+from stages.quality.filters import JUDGED, REASONS
 
-PARAMS = Decontaminate(ngram=8, threshold=0.6, action="drop")
+PARAMS = Decontaminate(ngram=8, threshold=0.6, run=None, common=10, action="drop", examples="mark", tasks={})
+NOTHING_FILTERED = pl.DataFrame(schema=JUDGED)
 # 12 words, so 5 n-grams of 8 words
 QUESTION = "On a normal working day when does the clinic unlock its doors?"
 ANSWER = "It opens at 7:30 a.m."  # 7 words: it opens at 7 30 a m; with the question 19 words, 12 n-grams
@@ -24,8 +30,11 @@ def row(row_id: str, *texts: str) -> dict[str, Any]:
     return dict.fromkeys(ROW_SCHEMA) | {"file": "f", "record": 0, "licence": "CC0-1.0"} | known
 
 
-def item(question: str, answer: str, number: int = 0, task: str = "clinic", subtask: str = "clinic") -> dict[str, Any]:
-    return {"task": task, "subtask": subtask, "item": number, "question": question, "choices": [], "answer": answer}
+def item(
+    question: str, answer: str, number: int = 0, task: str = "clinic", subtask: str = "clinic", split: str = "test"
+) -> dict[str, Any]:
+    place = {"task": task, "subtask": subtask, "split": split, "item": number}
+    return place | {"question": question, "choices": [], "answer": answer}
 
 
 def items_of(*items: dict[str, Any]) -> pl.DataFrame:
@@ -34,8 +43,13 @@ def items_of(*items: dict[str, Any]) -> pl.DataFrame:
 
 def share(text: str, question: str, answer: str, params: Decontaminate = PARAMS) -> float | None:
     """The share of one item that a row of this text holds, where it reaches the threshold."""
-    overlaps, _ = compare(pl.DataFrame([row("a", text)], ROW_SCHEMA), items_of(item(question, answer)), params)
+    overlaps = overlaps_of(pl.DataFrame([row("a", text)], ROW_SCHEMA), items_of(item(question, answer)), params)
     return overlaps["share"][0] if overlaps.height else None
+
+
+def overlaps_of(rows: pl.DataFrame, items: pl.DataFrame, params: Decontaminate = PARAMS) -> pl.DataFrame:
+    """row_id, item, share, run of every overlap."""
+    return compare(rows, items, params, items["task"].unique().sort().to_list())[0].drop("text")
 
 
 @pytest.mark.parametrize(
@@ -77,8 +91,8 @@ def test_questions_of_few_words_need_their_answer() -> None:
 
 def test_question_and_answer_run_over_turns_of_a_conversation() -> None:
     rows = pl.DataFrame([row("a", "Good morning.", "Hello!", "What is diabetes?", "Too much sugar.")], ROW_SCHEMA)
-    overlaps, _ = compare(rows, items_of(item("What is diabetes?", "Too much sugar")), PARAMS)
-    assert overlaps.rows() == [(0, 0, 1.0)]
+    overlaps = overlaps_of(rows, items_of(item("What is diabetes?", "Too much sugar")))
+    assert overlaps.rows() == [("a", 0, 1.0, False)]
 
 
 def test_scripts_without_spaces_go_by_characters() -> None:
@@ -94,12 +108,11 @@ def test_the_frame_of_a_subtask_is_no_part_of_its_questions() -> None:
     assert strip_frame(prompts) == ["Who runs the skin clinic?", "Where is the skin clinic?"]
     assert strip_frame(["What is it? A:", "What is that? A:"]) == ["What is it?", "What is that?"]  # no label: it stays
     assert strip_frame(["Question: one?"] * 2) == ["Question: one?"] * 2
-    found, _ = compare(
+    found = overlaps_of(
         pl.DataFrame([row("a", "Who runs the skin clinic?")], ROW_SCHEMA),
         items_of(*(item(prompt, "?", number) for number, prompt in enumerate(prompts))),
-        PARAMS,
     )
-    assert found.rows() == [(0, 0, 1.0)]
+    assert found.rows() == [("a", 0, 1.0, False)]
 
 
 def test_options_listed_in_the_prompt() -> None:
@@ -124,43 +137,173 @@ def test_every_item_and_the_most_overlapped_one() -> None:
         item("No", "No", 1, task="general", subtask="times"),
     )
     rows = pl.DataFrame([row("b", "Nothing"), row("a", QUESTION), row("c", QUESTION, "No")], ROW_SCHEMA)
-    overlaps, marked = compare(rows, items, PARAMS)
-    assert overlaps.rows() == [(1, 1, 1.0), (1, 2, 1.0), (2, 1, 1.0), (2, 2, 1.0)]
-    assert marked.rows() == [
+    tasks = ["clinic", "general"]
+    overlaps, marked, _ = compare(rows, items, PARAMS, tasks)
+    assert overlaps.drop("text").rows() == [
+        ("a", 1, 1.0, False), ("a", 2, 1.0, False), ("c", 1, 1.0, False), ("c", 2, 1.0, False)
+    ]  # fmt: skip
+    assert marked.drop("split", "action").rows() == [
         ("clinic", "clinic", 0, False, 0, False),
         ("clinic", "clinic", 1, True, 2, False),
         ("general", "times", 0, True, 2, False),
         ("general", "times", 1, False, 0, True),
     ]
-    ledger = write_lines(rows, marked, overlaps, "drop")
+    ledger = write_lines(NOTHING_FILTERED, marked, overlaps)
     assert ledger.rows() == [
         ("a", "decontaminate", "drop", "contaminated", "clinic/clinic/1", "share=1.00"),
         ("c", "decontaminate", "drop", "contaminated", "clinic/clinic/1", "share=1.00"),
     ]
-    metrics = decontaminate.measure(3, 1, marked, overlaps, ["clinic", "general"])
+    metrics = decontaminate.measure(rows, marked, overlaps, ledger, tasks)
     assert metrics == {
         "rows_in": 3,
         "rows_out": 1,
+        "dropped": 2,
+        "marked": 0,
         "contaminated": {"clinic": 2, "general": 2},
+        "by_run": {"clinic": 0, "general": 0},
+        "like_examples": {"clinic": 0, "general": 0},
         "dirty_items": {"clinic": 1, "general": 1},
         "items": {"clinic": 2, "general": 2},
         "blind_items": {"clinic": 0, "general": 1},
+        "filtered": dict.fromkeys(REASONS, 0),
+        "filtered_by_source": {},
     }
+
+
+def test_a_run_of_an_item_is_enough_unless_it_is_common_wording() -> None:
+    # 30 words: 23 n-grams of 8, and one run of 13 in common with the row, which is 6 of these 23
+    words = [f"w{number}" for number in range(30)]
+    leak = "Yes: " + " ".join(words[10:23]) + " indeed"
+    params = PARAMS.model_copy(update={"run": 13, "common": 2})
+    question = item(" ".join(words), "No")
+    assert share(leak, question["question"], "No", PARAMS) is None
+    assert share(leak, question["question"], "No", params) == pytest.approx(6 / 23)
+    assert share(" ".join(words[10:22]), question["question"], "No", params) is None  # a run of 12
+    rows = pl.DataFrame([row(name, f"{name} {leak}") for name in "abc"], ROW_SCHEMA)
+    assert overlaps_of(rows[:2], items_of(question), params)["row_id"].to_list() == ["a", "b"]
+    assert overlaps_of(rows, items_of(question), params).height == 0  # three rows hold it
+    others = [item(" ".join([*words[10:23], f"other{number}"]), "No", number) for number in range(1, 3)]
+    assert overlaps_of(rows[:1], items_of(question, others[0]), params)["item"].to_list() == [0, 1]
+    # three items hold it: only the two whose n-grams are 6 of 7 in the row overlap by the share rule
+    assert overlaps_of(rows[:1], items_of(question, *others), params).rows() == [
+        ("a", 1, 6 / 7, False), ("a", 2, 6 / 7, False)
+    ]  # fmt: skip
+
+
+def test_wording_of_all_items_and_rows_hides_no_share() -> None:
+    # the rarest n-grams make the candidates: the common half of each item is in every row
+    common = " ".join(f"c{number}" for number in range(20))
+    items = items_of(*(item(f"{common} {own} " + " ".join(f"{own}{n}" for n in range(15)), "?", place)
+                       for place, own in enumerate(("x", "y", "z"))))  # fmt: skip
+    rows = pl.DataFrame([row("a", common), row("b", f"{common} y " + " ".join(f"y{n}" for n in range(9)))], ROW_SCHEMA)
+    # 36 words, 29 n-grams; row b holds 20 + 1 + 9 words of item 1: 23 of them; row a 13 of each
+    assert overlaps_of(rows, items).rows() == [("b", 1, 23 / 29, False)]
+
+
+def test_rules_differ_by_task_and_split() -> None:
+    items = items_of(
+        item(QUESTION, "?", 0), item(QUESTION, "?", 0, "general"),
+        item("Who of the people here runs the skin clinic?", "?", 0, "general", split="fewshot"),
+    )  # fmt: skip
+    nine = " ".join(QUESTION.split()[:9])  # 2 of the 5 n-grams
+    rows = pl.DataFrame(
+        [row("a", nine), row("b", QUESTION), row("c", "Who of the people here runs the skin clinic?")], ROW_SCHEMA
+    )
+    tasks = ["clinic", "general"]
+    params = PARAMS.model_copy(update={"tasks": {"general": TaskRules(threshold=0.4, action="mark")}})
+    overlaps, marked, _ = compare(rows, items, params, tasks)
+    assert overlaps.select("row_id", "item").rows() == [("a", 1), ("b", 0), ("b", 1), ("c", 2)]
+    ledger = write_lines(NOTHING_FILTERED, marked, overlaps)
+    assert ledger.select("row_id", "action", "other_id", "detail").rows() == [
+        ("a", "change", "general/clinic/0", "share=0.40"),
+        ("b", "drop", "clinic/clinic/0", "share=1.00"),
+        ("c", "change", "general/clinic/fewshot/0", "share=1.00"),
+    ]
+    metrics = decontaminate.measure(rows, marked, overlaps, ledger, tasks)
+    assert (metrics["dropped"], metrics["marked"], metrics["rows_out"]) == (1, 2, 2)
+    assert metrics["contaminated"] == {"clinic": 1, "general": 2}
+    assert metrics["like_examples"] == {"clinic": 0, "general": 1}
+    ignoring = params.model_copy(update={"examples": "ignore"})
+    assert "c" not in compare(rows, items, ignoring, tasks)[0]["row_id"]
+    with pytest.raises(InputError, match=r"decontaminate\.tasks\.mmlu: no such task; there are clinic"):
+        compare(rows, items, PARAMS.model_copy(update={"tasks": {"mmlu": TaskRules()}}), ["clinic"])
+
+
+def test_pairs_are_compared_with_both_replies() -> None:
+    pair = row("a", "When?") | {"kind": "preference", "chosen": [message("assistant", "At noon.")]}
+    pair["rejected"] = [message("assistant", QUESTION)]
+    assert overlaps_of(pl.DataFrame([pair], ROW_SCHEMA), items_of(item(QUESTION, ANSWER)))["row_id"].to_list() == ["a"]
+
+
+def test_the_report_shows_the_items_words_alone() -> None:
+    text = "Private: on a normal working day, when does the clinic unlock? Secret, its doors on a normal working day"
+    rows = pl.DataFrame([row("a", text), row("b", QUESTION)], ROW_SCHEMA)
+    items = items_of(item("Who runs the skin clinic?", "?"), item(QUESTION, "?", 1))
+    assert compare(rows[:1], items, PARAMS, ["clinic"])[2].rows(named=True) == [
+        {
+            "task": "clinic", "subtask": "clinic", "split": "test", "item": 1, "row_id": "a", "source": "s",
+            "share": 0.6, "run": False, "words": 10,
+            "matched": ["on a normal working day when does the clinic unlock"],
+        }
+    ]  # fmt: skip
+    assert compare(rows, items, PARAMS, ["clinic"])[2].select("row_id", "words").rows() == [("b", 12)]
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pl.DataFrame([row(str(number), QUESTION if number % 2 else "Nothing") for number in range(7)], ROW_SCHEMA)
-    whole, _ = compare(rows, items_of(item(QUESTION, ANSWER)), PARAMS)
-    monkeypatch.setattr(decontaminate, "BATCH", 2)
-    batched, _ = compare(rows, items_of(item(QUESTION, ANSWER)), PARAMS)
-    assert whole["row"].to_list() == [1, 3, 5]
+    whole = overlaps_of(rows, items_of(item(QUESTION, ANSWER)))
+    monkeypatch.setattr(overlapping, "BATCH", 2)
+    batched = overlaps_of(rows, items_of(item(QUESTION, ANSWER)))
+    assert whole["row_id"].to_list() == ["1", "3", "5"]
     assert batched.equals(whole)
 
 
 def test_no_rows() -> None:
-    overlaps, marked = compare(pl.DataFrame([], ROW_SCHEMA), items_of(item(QUESTION, ANSWER)), PARAMS)
-    assert overlaps.height == 0
+    items = items_of(item(QUESTION, ANSWER))
+    overlaps, marked, report = compare(pl.DataFrame([], ROW_SCHEMA), items, PARAMS, ["clinic"])
+    assert overlaps.height == report.height == 0
     assert not marked["dirty"].any()
+
+
+WORDS = st.sampled_from([f"w{number}" for number in range(6)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.lists(WORDS, min_size=0, max_size=30).map(" ".join), min_size=1, max_size=6),
+    questions=st.lists(st.lists(WORDS, min_size=1, max_size=20).map(" ".join), min_size=1, max_size=6),
+    threshold=st.sampled_from([0.3, 0.6, 1.0]),
+    run=st.sampled_from([None, 6]),
+)
+def test_the_same_as_counting_sets_of_words(
+    texts: list[str], questions: list[str], threshold: float, run: int | None
+) -> None:
+    ngram, common = 3, 2
+    params = PARAMS.model_copy(update={"ngram": ngram, "threshold": threshold, "run": run, "common": common})
+    rows = pl.DataFrame([row(str(number), text) for number, text in enumerate(texts)], ROW_SCHEMA)
+    items = items_of(*(item(question, "", number) for number, question in enumerate(questions)))
+    found = {(row_id, place): share for row_id, place, share, _ in overlaps_of(rows, items, params).iter_rows()}
+
+    def runs_of(text: str, length: int) -> set[tuple[str, ...]]:
+        words = text.split()
+        return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
+
+    compared = dict(comparable(item_texts(items)).select("item", "text").iter_rows())
+    expected = {}
+    for number, text in enumerate(texts):
+        for place, question in compared.items():
+            length = min(ngram, len(question.split()))
+            sought = runs_of(question, length)
+            held = len(sought & runs_of(text, length)) / len(sought)
+            telling = [
+                part
+                for part in (runs_of(text, run) & runs_of(question, run) if run else ())
+                if sum(part in runs_of(other, run) for other in compared.values()) <= common
+                and sum(part in runs_of(other, run) for other in texts) <= common
+            ]
+            if held >= threshold or telling:
+                expected[str(number), place] = held
+    assert found == pytest.approx(expected)
 
 
 def test_a_task_without_items_is_refused(tmp_path: Path) -> None:
@@ -177,7 +320,9 @@ def test_a_task_without_items_is_refused(tmp_path: Path) -> None:
 
 
 PARAMS_YAML = """
-decontaminate: {ngram: 8, threshold: 0.6, action: ACTION}
+filters: {echoes: true, min_reply_words: null, max_reply_words: null, languages: null, language_probability: 0.8,
+  max_repeated_lines: null, max_repeated_words: null, truncated: false, refusals: false}
+decontaminate: {ngram: 8, threshold: 0.6, run: 13, common: 10, action: ACTION, examples: mark, tasks: {}}
 tasks:
   - {name: clinic, path: clinic.yaml, chat: true, limit: null}
 """
@@ -188,7 +333,8 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(PARAMS_YAML.replace("ACTION", action))
     Path("data/scrub").mkdir(parents=True)
-    pl.DataFrame([row("a", QUESTION), row("b", "Nothing")], ROW_SCHEMA).write_parquet("data/scrub/rows.parquet")
+    rows = [row("a", QUESTION), row("b", "Nothing"), row("c", "Hello", " hello")]
+    pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/scrub/rows.parquet")
     items_of(item(QUESTION, ANSWER), item("Who runs the skin clinic?", "Me", 1)).write_parquet(
         "data/scrub/items.parquet"
     )
@@ -197,9 +343,20 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     assert kept["row_id"].to_list() == stay
     assert kept.columns == list(ROW_SCHEMA)
     ledger = pl.read_parquet("data/decontaminate/ledger.parquet").select("row_id", "action", "reason").rows()
-    assert ledger == [("a", "drop" if action == "drop" else "change", "contaminated")]
+    assert ledger == [("a", "drop" if action == "drop" else "change", "contaminated"), ("c", "drop", "echo")]
+    assert pl.read_parquet("data/decontaminate/report.parquet").select("row_id", "words").rows() == [("a", 12)]
     items = pl.read_parquet("data/decontaminate/items.parquet")
     assert items.rows() == [("clinic", "clinic", 0, True, 1), ("clinic", "clinic", 1, False, 0)]
     assert items.columns == ["task", "subtask", "item", "dirty", "rows"]
     metrics = json.loads(Path("metrics/decontaminate.json").read_text())
-    assert (metrics["rows_in"], metrics["rows_out"], metrics["contaminated"]) == (2, len(stay), {"clinic": 1})
+    assert (metrics["rows_in"], metrics["rows_out"], metrics["contaminated"]) == (3, len(stay), {"clinic": 1})
+    assert metrics["filtered_by_source"] == {"s": {"echo": 1}}
+
+
+def test_nothing_overlaps() -> None:
+    rows = pl.DataFrame([row("a", "Nothing of the kind")], ROW_SCHEMA)
+    overlaps, marked, report = compare(rows, items_of(item("2 + 2 =", "4")), PARAMS, ["clinic"])
+    ledger = write_lines(NOTHING_FILTERED, marked, overlaps)
+    assert ledger.height == report.height == 0
+    metrics = decontaminate.measure(rows, marked, overlaps, ledger, ["clinic"])
+    assert (metrics["rows_out"], metrics["contaminated"], metrics["blind_items"]) == (1, {"clinic": 0}, {"clinic": 1})

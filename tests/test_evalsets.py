@@ -72,14 +72,32 @@ def write_group(folder: Path) -> None:
 
 def test_items_are_rendered_as_lm_eval_asks_them() -> None:
     items = load_items([task("clinic")])
-    assert items.columns == ["task", "subtask", "item", "question", "choices", "answer"]
-    assert items.row(0) == ("clinic", "clinic", 0, "When does it open?", ["At noon.", "At 7:30."], "At 7:30.")
+    assert items.columns == ["task", "subtask", "split", "item", "question", "choices", "answer"]
+    assert items.row(0) == ("clinic", "clinic", "test", 0, "When does it open?", ["At noon.", "At 7:30."], "At 7:30.")
     assert items["item"].to_list() == [0, 1, 2]
     assert items["answer"].to_list() == ["At 7:30.", "Dr. Okafor.", "For two hours."]
 
 
 def test_limit_takes_the_first_items() -> None:
     assert load_items([task("clinic", limit=2)])["question"].to_list() == ["When does it open?", "Who leads?"]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "examples"),
+    [("first_n", ["Is it open?", "Is it far?"]), ("default", ["Is it open?", "Is it far?", "Is it new?"])],
+)
+def test_worked_examples_are_those_that_may_be_shown(folder: Path, sampler: str, examples: list[str]) -> None:
+    lines = [json.dumps({"question": q, "choices": ["Yes.", "No."], "label": 0}) + "\n"
+             for q in ("Is it open?", "Is it far?", "Is it new?")]  # fmt: skip
+    folder.joinpath("dev.jsonl").write_text("".join(lines))
+    config = CLINIC.replace("clinic.jsonl", "clinic.jsonl\n    dev: data/raw/eval/dev.jsonl")
+    shots = f"num_fewshot: 2\nfewshot_config: {{sampler: {sampler}, split: dev}}\n"
+    folder.joinpath("clinic.yaml").write_text(config + shots)
+    items = load_items([task("clinic", limit=1)])
+    assert items["split"].to_list() == ["test"] + ["fewshot"] * len(examples)
+    assert items["question"].to_list() == ["When does it open?", *examples]
+    assert items["item"].to_list() == [0, *range(len(examples))]
+    assert set(items["answer"][1:]) == {"Yes."}
 
 
 @pytest.mark.parametrize("members", ["[subjects_anatomy, subjects_virology]", "[all_subjects]"])
@@ -101,7 +119,7 @@ def test_free_text_answer_has_no_choices(folder: Path) -> None:
         "generation_kwargs: {until: ['.']}\nmetric_list: [{metric: exact_match, aggregation: mean}]\n"
     )
     folder.joinpath("sums.jsonl").write_text('{"question": "2 + 2", "answer": "4"}\n')
-    assert load_items([task("sums")]).row(0) == ("sums", "sums", 0, "Q: 2 + 2", [], "4")
+    assert load_items([task("sums")]).row(0) == ("sums", "sums", "test", 0, "Q: 2 + 2", [], "4")
 
 
 def test_data_files_come_without_lm_eval(folder: Path) -> None:
@@ -188,6 +206,6 @@ def test_item_that_cannot_be_rendered_is_named_without_its_text(folder: Path) ->
     first, second, _ = folder.joinpath("clinic.jsonl").read_text().splitlines()
     broken = json.loads(second) | {"label": 7}
     folder.joinpath("clinic.jsonl").write_text(f"{first}\n{json.dumps(broken)}\n")
-    with pytest.raises(InputError, match=r"clinic, item 1: cannot be rendered \(IndexError\)") as caught:
+    with pytest.raises(InputError, match=r"clinic, item 1 of test: cannot be rendered \(IndexError\)") as caught:
         load_items([task("clinic")])
     assert "Okafor" not in str(caught.value)

@@ -1,110 +1,372 @@
+"""mix: every share, count and group is worked out here."""
+
+from pathlib import Path
+from typing import Any
+
 import polars as pl
 import pytest
 from conftest import make_row, make_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from stages.common.chat import encode, encode_reply
 from stages.common.errors import InputError
-from stages.common.params import Source
-from stages.mix import Budget, Heldout, Mix, add_split, check_window, left_out, sample_mixture, sample_source
+from stages.common.models import load_tokenizer
+from stages.common.params import Source, check_shares
+from stages.common.rows import message
+from stages.mix import (
+    Budget,
+    Heldout,
+    Mix,
+    check_window,
+    describe_mixture,
+    left_out,
+    plan_sources,
+    prepare_rows,
+    sample_mixture,
+)
+from stages.mixing.sample import divide_shares
+from stages.mixing.split import LINKS, add_split, check_separation, group_rows, read_links
+from stages.mixing.tokens import count_tokens
+
+NO_LINKS = pl.DataFrame(schema=LINKS)
 
 
-def params(budget: int | None = None, repeat_cap: int = 1, heldout: float = 0.0) -> Mix:
-    return Mix(
-        budget_tokens=Budget(sft=budget, preference=None, unpaired=None), repeat_cap=repeat_cap,
-        heldout_share=Heldout(sft=heldout, preference=0.0, unpaired=0.0), max_length_tokens=100, seed=1,
-    )  # fmt: skip
+def params(
+    budget: int | None = None, repeat_cap: int = 1, heldout: float = 0.0, total: int | None = None, **rest: Any
+) -> Mix:
+    values = {
+        "unit": "tokens", "budget": Budget(sft=budget, preference=None, unpaired=None, total=total), "temperature": 1.0,
+        "repeat_cap": repeat_cap, "heldout_share": Heldout(sft=heldout, preference=0.0, unpaired=0.0),
+        "max_length_tokens": 100, "order": "shuffle", "seed": 1,
+    }  # fmt: skip
+    return Mix(**values | rest)
 
 
-def source(name: str, share: float) -> Source:
-    return Source(name=name, path="x", format="alpaca", licence="x", consent="x", share=share)
+def source(name: str, share: float | None, **rest: Any) -> Source:
+    return Source(name=name, path="x", licence="x", consent="x", share=share, **{"format": "alpaca"} | rest)
 
 
-def counted(n: int, name: str, tokens: int, start: int = 0) -> pl.DataFrame:
-    rows = make_rows([make_row(start + i, f"{name} {i}", "yes", source=name) for i in range(n)])
+def counted(n: int, name: str, tokens: int, start: int = 0, rejected: str | None = None) -> pl.DataFrame:
+    rows = make_rows([make_row(start + i, f"{name} {i}", "yes", rejected, source=name) for i in range(n)])
     return rows.with_columns(
         pl.lit(tokens, pl.Int64).alias("tokens"), pl.lit(tokens, pl.Int64).alias("longest_tokens"),
         pl.lit("train").alias("split"),
     )  # fmt: skip
 
 
-def test_shares_are_met_in_tokens_not_rows() -> None:
+def mix(rows: pl.DataFrame, sources: list[Source], settings: Mix) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The mixture, what came of the plan, and the ledger."""
+    prepared = prepare_rows(rows, sources, settings)
+    plan = plan_sources(prepared, sources, settings)
+    mixture = sample_mixture(prepared, plan, sources, settings)
+    return mixture, describe_mixture(mixture, plan), left_out(prepared, mixture)
+
+
+def split_rows(rows: pl.DataFrame, links: pl.DataFrame = NO_LINKS, **shares: float) -> pl.DataFrame:
+    wanted = {"sft": 0.0, "preference": 0.0, "unpaired": 0.0} | shares
+    return add_split(rows, group_rows(rows, links, 1), wanted, 1)
+
+
+def heldout_of(rows: pl.DataFrame) -> set[str]:
+    return set(rows.filter(split="heldout")["row_id"])
+
+
+def test_shares_are_met_in_tokens_or_rows() -> None:
     rows = pl.concat([counted(100, "a", 10), counted(100, "b", 40, 100)])
-    mixture = sample_mixture(rows, [source("a", 0.5), source("b", 0.5)], params(budget=1600), "sft")
-    tokens = dict(mixture.group_by("source").agg(pl.col("tokens").sum()).iter_rows())
-    assert tokens == {"a": 800, "b": 800}  # 80 rows of 10 tokens, 20 rows of 40
+    sources = [source("a", 0.5), source("b", 0.5)]
+    mixture, _, _ = mix(rows, sources, params(budget=1600))
+    assert dict(mixture.group_by("source").len().iter_rows()) == {"a": 80, "b": 20}  # 800 tokens each
+    mixture, described, _ = mix(rows, sources, params(budget=60, unit="rows"))
+    assert dict(mixture.group_by("source").len().iter_rows()) == {"a": 30, "b": 30}
+    assert described["tokens"].to_list() == [300, 1200]
+    assert described["realised"].to_list() == [0.5, 0.5]
 
 
 def test_without_a_budget_the_scarcest_source_decides() -> None:
     # b has 10 x 40 = 400 tokens for its half, so the whole is 800 and a gives 400 tokens = 40 rows.
     rows = pl.concat([counted(100, "a", 10), counted(10, "b", 40, 100)])
-    mixture = sample_mixture(rows, [source("a", 0.5), source("b", 0.5)], params(), "sft")
+    mixture, described, _ = mix(rows, [source("a", 0.5), source("b", 0.5)], params())
     assert dict(mixture.group_by("source").len().iter_rows()) == {"a": 40, "b": 10}
+    assert described["epochs"].to_list() == [0.4, 1.0]
 
 
-def test_repeats_stop_at_the_cap() -> None:
-    sample = sample_source(counted(4, "a", 10), target_tokens=1000, repeat_cap=3, seed=1)
-    assert sample.height == 12
-    assert sorted(sample["repeat"].to_list()) == [0] * 4 + [1] * 4 + [2] * 4
+def test_a_total_shrinks_all_kinds_by_one_factor() -> None:
+    rows = pl.concat([counted(100, "a", 10), counted(50, "b", 10, 100, rejected="no")])
+    sources = [source("a", 1.0), source("b", 1.0, format="pairs")]
+    mixture, _, _ = mix(rows, sources, params(total=600))  # 1,000 + 500 tokens are there: a factor of 0.4
+    assert dict(mixture.group_by("kind").len().iter_rows()) == {"sft": 40, "preference": 20}
+    mixture, _, _ = mix(rows, sources, params(total=5000))
+    assert mixture.height == 150
+    assert mixture.group_by("kind").agg((pl.col("position").max() + 1 == pl.len()).all())["position"].all()
 
 
-def test_no_row_repeats_before_every_row_was_taken() -> None:
-    sample = sample_source(counted(4, "a", 10), target_tokens=50, repeat_cap=3, seed=1)
-    assert sample.filter(pl.col("repeat") == 0)["row_id"].n_unique() == 4
-    assert sample.height == 5
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [(1.0, {"a": 0.5, "b": 0.4, "c": 0.1}), (2.0, {"a": 0.5, "b": 1 / 3, "c": 1 / 6}), (1e9, {"b": 0.25, "c": 0.25})],
+)
+def test_sources_without_a_share_divide_the_rest_by_size(temperature: float, expected: dict[str, float]) -> None:
+    # sizes 400 and 100: 4 to 1; their square roots 2 to 1; in the limit equal
+    sources = [source("a", 0.5), source("b", None), source("c", None)]
+    shares = divide_shares(sources, {"a": 10, "b": 400, "c": 100}, temperature)
+    assert {name: shares[name] for name in expected} == pytest.approx(expected)
 
 
-def test_a_row_keeps_its_side_when_others_come() -> None:
-    few = make_rows([make_row(i, f"question {i}", "yes") for i in range(50)])
-    many = make_rows([make_row(i, f"question {i}", "yes") for i in range(200)])
-    sides = dict(add_split(few, params(heldout=0.3)).select("row_id", "split").iter_rows())
-    more = dict(add_split(many, params(heldout=0.3)).select("row_id", "split").iter_rows())
-    assert all(more[row_id] == side for row_id, side in sides.items())
-    share = sum(side == "heldout" for side in more.values()) / 200
-    assert 0.2 < share < 0.4  # binomial, standard deviation 0.03
+def test_shares_that_cannot_be() -> None:
+    assert check_shares([source("a", 0.5), source("b", None)]) == []
+    assert check_shares([source("a", 0.5), source("b", 0.4)]) == [
+        "the shares of kind sft sum to 0.9, not 1 (a 0.5, b 0.4)"
+    ]
+    assert check_shares([source("a", 1.0), source("b", None)]) == [
+        "the shares of kind sft sum to 1 and leave nothing for b (a 1)"
+    ]
+    with pytest.raises(InputError, match=r"b has a share of 0\.5 but no sft row"):
+        mix(counted(5, "a", 10), [source("a", 0.5), source("b", 0.5)], params())
+    with pytest.raises(InputError, match="b have no row left"):
+        mix(counted(5, "a", 10), [source("a", 0.5), source("b", None)], params())
 
 
-def test_same_question_and_same_subject_stand_on_one_side() -> None:
-    rows = [make_row(i, "When do you OPEN? ", f"answer {i}") for i in range(10)]
-    rows += [make_row(100 + i, f"other {i}", "yes", subject="ab12") for i in range(10)]
-    split = add_split(make_rows(rows), params(heldout=0.5))
-    assert split.filter(pl.col("subject").is_null())["split"].n_unique() == 1
-    assert split.filter(pl.col("subject") == "ab12")["split"].n_unique() == 1
+@settings(max_examples=60, deadline=None)
+@given(
+    given=st.lists(st.floats(0, 1), min_size=0, max_size=4),
+    sizes=st.lists(st.integers(0, 10**9), min_size=1, max_size=5),
+    temperature=st.floats(1, 100),
+)
+def test_shares_sum_to_one(given: list[float], sizes: list[int], temperature: float) -> None:
+    given = [share / (sum(given) + 1) for share in given]  # they leave something
+    sources = [source(f"g{i}", share) for i, share in enumerate(given)]
+    sources += [source(f"n{i}", None) for i in range(len(sizes))]
+    available = {f"g{i}": 1 for i in range(len(given))} | {f"n{i}": size for i, size in enumerate(sizes)}
+    if not any(sizes):
+        return
+    shares = divide_shares(sources, available, temperature)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(shares[f"n{i}"] == 0 for i, size in enumerate(sizes) if size == 0)
+
+
+def test_repeats_stop_at_the_cap_and_come_after_every_row_was_taken() -> None:
+    rows = pl.concat([counted(4, "a", 10), counted(4, "b", 10, 50)])
+    sources = [source("a", 0.5), source("b", 0.5, repeat_cap=1)]
+    mixture, described, _ = mix(rows, sources, params(budget=2000, repeat_cap=3))
+    assert sorted(mixture.filter(source="a")["repeat"].to_list()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert mixture.filter(source="b")["repeat"].to_list() == [0] * 4
+    assert described["unmet"].to_list() == [1000 - 120, 1000 - 40]
+    assert described["epochs"].to_list() == [3, 1]
+    mixture, described, _ = mix(rows, sources, params(budget=100, repeat_cap=3))
+    assert mixture.filter(pl.col("source") == "a", pl.col("repeat") == 0).height == 4
+    assert mixture.filter(source="a").height == 5
+    assert described["unmet"].to_list() == [0, 50 - 40]
+
+
+def test_a_source_gives_no_more_than_its_caps() -> None:
+    rows = pl.concat([counted(30, "a", 10), counted(30, "b", 10, 50), counted(30, "c", 10, 100)])
+    sources = [source("a", None, max_rows=7), source("b", None, max_tokens=105), source("c", None)]
+    _, described, ledger = mix(rows, sources, params())
+    assert described["rows"].to_list() == [7, 10, 30]
+    assert described["planned"].to_list() == pytest.approx([7 / 47, 10 / 47, 30 / 47])
+    assert ledger["reason"].value_counts().rows() == [("over_cap", 43)]
 
 
 def test_position_orders_each_split_from_zero() -> None:
     rows = counted(20, "a", 10).with_columns(
         pl.when(pl.int_range(20) < 5).then(pl.lit("heldout")).otherwise(pl.lit("train")).alias("split")
     )
-    mixture = sample_mixture(rows, [source("a", 1.0)], params(budget=150, heldout=0.25), "sft")
+    mixture, _, _ = mix(rows, [source("a", 1.0)], params(budget=150, heldout=0.25))
     for split, count in (("train", 15), ("heldout", 5)):
         assert mixture.filter(split=split)["position"].to_list() == list(range(count))
 
 
+def test_orders() -> None:
+    rows = pl.concat([counted(3, "a", 30), counted(3, "b", 10, 50), counted(3, "a", 20, 80)])
+    sources = [source("a", None), source("b", None)]
+
+    def ordered(order: str) -> list[tuple[str, int, int]]:
+        mixture, _, _ = mix(rows, sources, params(order=order, repeat_cap=2))
+        return mixture.sort("position").select("source", "tokens", "repeat").rows()
+
+    once = [("b", 10), ("a", 20), ("a", 30)]
+    assert ordered("length") == [(*key, repeat) for repeat in (0, 1) for key in once for _ in range(3)]
+    assert [name for name, _, _ in ordered("source")] == (["a"] * 6 + ["b"] * 3) * 2
+    assert [key[:2] for key in ordered("curriculum")[:9]] == [("a", 20)] * 3 + [("a", 30)] * 3 + [("b", 10)] * 3
+    assert sorted(ordered("shuffle")) == sorted(ordered("length"))
+
+
 def test_what_is_left_out_has_a_reason() -> None:
     rows = pl.concat([counted(3, "a", 10), counted(1, "a", 500, 50)])
-    taken = rows.head(2)
-    ledger = left_out(rows, taken, params())
+    _, _, ledger = mix(rows, [source("a", 1.0)], params(budget=20))
     assert dict(ledger.select("reason", "detail").iter_rows()) == {"over_budget": "tokens=10", "too_long": "tokens=500"}
     assert set(ledger["action"]) == {"drop"}
 
 
-def test_a_source_with_a_share_but_no_row_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"b has a share of 0\.5 but no sft row"):
-        sample_mixture(counted(5, "a", 10), [source("a", 0.5), source("b", 0.5)], params(), "sft")
+def test_same_question_subject_or_link_stand_on_one_side() -> None:
+    rows = [make_row(i, "When do you OPEN? ", f"answer {i}") for i in range(3)]
+    rows += [make_row(10 + i, f"other {i}", "yes", subject="ab12") for i in range(3)]
+    rows += [make_row(20, "when do you open?", "at noon", subject="cd34"), make_row(21, "alone", "yes", subject="cd34")]
+    rows += [make_row(30, "first wording", "yes"), make_row(31, "second wording", "yes"), make_row(32, "third", "yes")]
+    rows += [make_row(40 + i, f"filler {i}", "yes") for i in range(40)]
+    gone = f"{99:016x}"  # dropped since: what it was linked to stays together all the same
+    links = pl.DataFrame([(f"{30:016x}", gone), (gone, f"{31:016x}")], LINKS, orient="row")
+    groups = dict(group_rows(make_rows(rows), links, 1).iter_rows())
+    named: dict[str, set[int]] = {}
+    for row_id, group in groups.items():
+        named.setdefault(group, set()).add(int(row_id, 16))
+    assert [members for members in named.values() if len(members) > 1] == [{0, 1, 2, 20, 21}, {10, 11, 12}, {30, 31}]
+    assert {"cd34", "ab12"} < set(named)  # a subject names its group
+    split = split_rows(make_rows(rows), links, sft=0.5)
+    check_separation(split, links)
+
+
+def test_rows_that_are_torn_apart_stop_the_stage() -> None:
+    def torn(links: pl.DataFrame = NO_LINKS, **rest: str) -> None:
+        prompts = ("same", "same") if rest.get("prompt") else ("one", "other")
+        rows = make_rows([make_row(i, prompt, "yes", subject=rest.get("subject")) for i, prompt in enumerate(prompts)])
+        check_separation(rows.with_columns(split=pl.Series(["train", "heldout"])), links)
+
+    torn()
+    with pytest.raises(RuntimeError, match="share a prompt"):
+        torn(prompt="same")
+    with pytest.raises(RuntimeError, match="share a subject"):
+        torn(subject="ab12")
+    with pytest.raises(RuntimeError, match="are alike"):
+        torn(pl.DataFrame([(f"{0:016x}", f"{1:016x}")], LINKS, orient="row"))
+
+
+def test_each_source_holds_out_its_share() -> None:
+    rows = pl.concat(
+        [counted(200, "a", 10), counted(30, "b", 10, 300), counted(4, "c", 10, 400), counted(50, "d", 10, 500, "no")]
+    )
+    held = split_rows(rows, sft=0.1, preference=0.4).filter(split="heldout")
+    # of 4 rows 0.4 are to be held out: none is nearer than one
+    assert dict(held.group_by("source").len().iter_rows()) == {"a": 20, "b": 3, "d": 20}
+
+
+def test_a_group_of_more_than_twice_the_share_stays_in_training() -> None:
+    rows = make_rows([make_row(i, "asked by all", str(i)) for i in range(30)])
+    rows = pl.concat([rows, make_rows([make_row(100 + i, f"question {i}", "yes") for i in range(70)])])
+    held = heldout_of(split_rows(rows, sft=0.1))  # 10 rows; the group has 30
+    assert len(held) == 10
+    assert all(int(row_id, 16) >= 100 for row_id in held)
 
 
 def test_a_prompt_held_out_of_one_kind_is_trained_on_in_none() -> None:
     rows = make_rows(
         [make_row(i, f"question {i}", "yes") for i in range(60)]
-        + [make_row(100 + i, f"Question {i} ", "yes", "no") for i in range(60)]
+        + [make_row(100 + i, f"Question {i} ", "yes", "no", source="pairs") for i in range(60)]
     )
-    settings = params(heldout=0.05)
-    settings = settings.model_copy(update={"heldout_share": Heldout(sft=0.05, preference=0.4, unpaired=0.0)})
-    split = add_split(rows, settings)
-    sides = (
-        split.with_columns((pl.col("record") % 100).alias("asked")).group_by("asked").agg(pl.col("split").n_unique())
+    split = split_rows(rows, sft=0.05, preference=0.4)
+    assert {int(row_id, 16) % 100 for row_id in heldout_of(split.filter(kind="sft"))} == {
+        int(row_id, 16) % 100 for row_id in heldout_of(split.filter(kind="preference"))
+    }
+    assert len(heldout_of(split)) == 48  # the larger share: 24 prompts
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 12), st.sampled_from("ab"), st.sampled_from([None, None, "s1", "s2"])),
+    min_size=1,
+    max_size=40,
+)
+
+
+def rows_of(entries: list[tuple[int, str, str | None]]) -> pl.DataFrame:
+    """A row for each (prompt, source, subject)."""
+    return make_rows(
+        [make_row(i, f"prompt {p}", "yes", source=s, subject=subject) for i, (p, s, subject) in enumerate(entries)]
     )
-    assert set(sides["split"]) == {1}
-    assert 0.2 < (split["split"] == "heldout").mean() < 0.6
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    entries=ROWS, pairs=st.lists(st.tuples(st.integers(0, 45), st.integers(0, 45)), max_size=6), share=st.floats(0, 0.9)
+)
+def test_no_group_is_separated(
+    entries: list[tuple[int, str, str | None]], pairs: list[tuple[int, int]], share: float
+) -> None:
+    rows = rows_of(entries)
+    links = pl.DataFrame([(f"{one:016x}", f"{other:016x}") for one, other in pairs], LINKS, orient="row")
+    split = split_rows(rows, links, sft=share)
+    check_separation(split, links)
+    assert heldout_of(split_rows(rows.reverse(), links, sft=share)) == heldout_of(split)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 3), min_size=10, max_size=40), share=st.floats(0.05, 0.5))
+def test_a_new_row_moves_one_group_at_the_edge_and_no_other_source(sizes: list[int], share: float) -> None:
+    grouped = [(group, "a", None) for group, size in enumerate(sizes) for _ in range(size)]
+    other = [(100 + i, "b", None) for i in range(30)]
+    rows = rows_of(grouped + other)
+    new = make_rows([make_row(10_000, "a new prompt", "yes", source="a")])
+    before, after = (split_rows(table, sft=share) for table in (rows, pl.concat([rows, new])))
+    moved = heldout_of(before) ^ (heldout_of(after) - {f"{10_000:016x}"})
+    prompts = {grouped[int(row_id, 16)][0] if int(row_id, 16) < len(grouped) else "other" for row_id in moved}
+    assert len(prompts) <= 1
+    assert "other" not in prompts
+    held = before.filter(source="a", split="heldout").height
+    assert abs(held - share * len(grouped)) <= 1.5  # half of the largest group
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    tokens=st.lists(st.integers(1, 60), min_size=5, max_size=40),
+    budget=st.integers(50, 3000),
+    unit=st.sampled_from(["tokens", "rows"]),
+)
+def test_a_new_row_moves_only_the_edge_of_its_sources_sample(tokens: list[int], budget: int, unit: str) -> None:
+    rows = counted(len(tokens), "a", 1).with_columns(tokens=pl.Series(tokens), longest_tokens=pl.Series(tokens))
+    rows = pl.concat([rows, counted(20, "b", 10, 100)])
+    new = counted(1, "a", 25, 10_000)
+    sources, wanted = [source("a", 0.6), source("b", 0.4)], params(budget=budget, unit=unit)
+    before, after = (mix(table, sources, wanted)[0] for table in (rows, pl.concat([rows, new])))
+    assert before.filter(source="b").drop("position").equals(after.filter(source="b").drop("position"))
+    order = [row_id for row_id in after.sort("position")["row_id"] if row_id != f"{10_000:016x}"]
+    assert [row_id for row_id in before.sort("position")["row_id"] if row_id in set(order)] == order  # nobody came
+    lost = before.join(after, on=["row_id", "repeat"], how="anti")
+    drawn = prepare_rows(pl.concat([rows, new]), sources, wanted).filter(source="a").select("row_id", "draw", "amount")
+    kept = drawn.join(after, on="row_id", how="semi")
+    assert all(drawn.filter(row_id=row_id)["draw"][0] > (kept["draw"].max() or 0) for row_id in lost["row_id"])
+    reversed_rows = mix(rows.reverse(), sources, wanted)[0]
+    assert reversed_rows.equals(before)
+
+
+def test_counting_in_batches_gives_what_the_trainers_count(toy_base: Path) -> None:
+    call = '[{"name": "look_up", "arguments": {"name": "Ann"}}]'
+    long = [message("system", "Be kind."), message("user", "Hi"), message("assistant", None, tool_calls=call)]
+    long += [
+        message("tool", "{}"),
+        message("assistant", "Done "),
+        message("user", "é 头痛"),
+        message("assistant", "ok"),
+    ]
+    rows = make_rows(
+        [
+            make_row(0, "When?", "At noon. "),
+            make_row(1, "x", "x", messages=long, tools='[{"type": "function", "function": {"name": "look_up"}}]'),
+            make_row(2, "Why?", "Because.", "No\n"),
+            make_row(3, "Why?", "Because.", "x") | {"kind": "unpaired", "rejected": None, "label": True},
+        ]
+    )
+    tokenizer = load_tokenizer(toy_base)
+    expected = []
+    for row in rows.iter_rows(named=True):
+        if row["kind"] == "sft":
+            lengths = [len(encode(tokenizer, row["messages"], row["tools"]).input_ids)]
+        else:
+            replies = [reply for reply in (row["chosen"], row["rejected"]) if reply]
+            pairs = [encode_reply(tokenizer, row["messages"], reply, row["tools"]) for reply in replies]
+            lengths = [len(prompt) + len(reply) for prompt, reply in pairs]
+        expected.append((sum(lengths), max(lengths)))
+    assert count_tokens(rows, toy_base).select("tokens", "longest_tokens").rows() == expected
+
+
+def test_links_of_dedup(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"clusters\.parquet: there is no such file"):
+        read_links(tmp_path)
+    schema = {"cluster": pl.String, "row_id": pl.String, "similarity": pl.Float64, "kept": pl.Boolean}
+    cluster = [("r1", "r1", 1.0, True), ("r1", "r2", 0.9, False)]
+    pl.DataFrame(cluster, schema, orient="row").write_parquet(tmp_path / "clusters.parquet")
+    assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1")]
+    alike = {"row_id": ["r3"], "other_id": ["r1"], "similarity": [0.9], "why": ["number"]}
+    pl.DataFrame(alike).write_parquet(tmp_path / "alike.parquet")
+    assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1"), ("r3", "r1")]
 
 
 def test_a_length_beyond_the_models_window_is_refused() -> None:

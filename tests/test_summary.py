@@ -19,7 +19,12 @@ METRICS: dict[str, dict[str, Any]] = {
     "pool": {"rows_in": 1812, "rows_out": 1930, "refused": 12},
     "dedup": {"rows_in": 1930, "rows_out": 1800, "exact_duplicates": 90, "near_duplicates": 40, "swapped_labels": 0},
     "scrub": {"rows_in": 1800, "rows_out": 1800, "changed": 99, "failed": 0, "entities": {"PERSON": 80, "URL": 0}},
-    "decontaminate": {"rows_in": 1800, "rows_out": 1793, "contaminated": {"clinic": 7, "general": 0}},
+    "decontaminate": {
+        "rows_in": 1800,
+        "rows_out": 1791,
+        "contaminated": {"clinic": 7, "general": 0},
+        "filtered": {"echo": 2, "too_short": 0},
+    },
     "mix": {
         "rows_in": 1793,
         "rows_out": 1700,
@@ -77,7 +82,7 @@ def test_all_of_it(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["pool", "1,812", "1,930", "12", "records", "refused"] in lines
     assert ["dedup", "1,930", "1,800", "90", "exact,", "40", "near"] in lines
     assert ["scrub", "1,800", "1,800", "replaced:", "80", "PERSON"] in lines
-    assert ["decontaminate", "1,800", "1,793", "7", "like", "items", "of", "clinic"] in lines
+    assert ["decontaminate", "1,800", "1,791", "2", "echo,", "7", "like", "items", "of", "clinic"] in lines
     assert ["mix", "1,793", "1,700", "3", "too", "long,", "90", "over", "budget"] in lines
     assert ["sft", "1,400", "75", "150,000"] in lines
     assert "training loss 1.500 -> held-out loss 1.250, 60,000 supervised tokens" in text

@@ -97,7 +97,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     yaml = YAML()
     values = yaml.load((folder / "params.yaml").read_text())
     values |= YAML(typ="safe", pure=True).load(sources) | YAML(typ="safe", pure=True).load(tasks)
-    values["mix"]["budget_tokens"] = dict.fromkeys(("sft", "preference", "unpaired"))
+    values["mix"]["budget"] = dict.fromkeys(("sft", "preference", "unpaired", "total"))
     yaml.dump(values, folder / "params.yaml")
     return folder
 

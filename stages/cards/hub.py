@@ -66,7 +66,7 @@ def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -
         "pipeline_tag": "text-generation",
         "base_model": base_name(facts.params["base"]["model"]),
         "tags": list(dict.fromkeys(tags)),
-        "datasets": [dataset_name(source.path, source.name) for source in facts.sources if source.share > 0],
+        "datasets": [dataset_name(source.path, source.name) for source in facts.sources if source.share != 0],
         "metrics": list(dict.fromkeys(result["metrics"][0]["type"] for result in results)),
         "model-index": [{"name": title, "results": results}],
     }

@@ -91,7 +91,7 @@ def base_name(model: str) -> str:
 def describe_model(facts: Facts) -> str:
     """What the model is, in one sentence."""
     metrics, final = facts.metrics, facts.pipeline.final
-    sources = len({source.name for source in facts.sources if source.kind == "sft" and source.share > 0})
+    sources = len({source.name for source in facts.sources if source.kind == "sft" and source.share != 0})
     how = "all weights" if facts.train.method == "full" else "LoRA adapters"
     private = " under differential privacy" if "epsilon" in metrics["sft"] else ""
     parts = [
@@ -131,6 +131,18 @@ def describe_outcome(scores: Sequence[Score], differences: Sequence[Difference])
     return f"Against its base model the quantized model is {outcome}."
 
 
+FILTERED = {
+    "empty": "a reply without content",
+    "echo": "the reply repeats the question",
+    "too_short": "replies too short",
+    "too_long": "replies too long",
+    "language": "replies in another language",
+    "repetition": "the reply repeats itself",
+    "truncated": "the reply is cut off",
+    "refusal": "the reply is a refusal",
+}
+
+
 class Removal(NamedTuple):
     """What a stage took out or changed for one reason."""
 
@@ -152,9 +164,11 @@ def removals(facts: Facts) -> list[dict[str, Any]]:
     pool, dedup, scrub, decontaminate, mix = (
         metrics[stage] for stage in ("pool", "dedup", "scrub", "decontaminate", "mix")
     )
-    overlapping = decontaminate["rows_in"] - decontaminate["rows_out"]  # a row may overlap items of several tasks
-    marked = 0 if overlapping else sum(decontaminate["contaminated"].values())
-    left_out = {"too_long": "longer than the limit", "over_budget": "beyond a source’s share of the budget"}
+    left_out = {
+        "too_long": "longer than the limit",
+        "over_budget": "beyond a source’s share of the budget",
+        "over_cap": "beyond the most that a source may give",
+    }
     told = {
         "pool": [removal(pool["refused"], "malformed record{s} refused", "refused")],
         "dedup": [
@@ -167,8 +181,12 @@ def removals(facts: Facts) -> list[dict[str, Any]]:
             removal(scrub.get("failed", 0), "row{s} that could not be searched, dropped", "not searchable"),
         ],
         "decontaminate": [
-            removal(overlapping, "row{s} like an evaluation item, dropped", "like eval items"),
-            removal(marked, "overlap{s} with evaluation items, marked and kept", "overlap{s} marked", sign=""),
+            *(
+                removal(number, f"row{{s}} filtered: {FILTERED.get(reason, reason)}", reason.replace("_", " "))
+                for reason, number in decontaminate["filtered"].items()
+            ),
+            removal(decontaminate["dropped"], "row{s} like an evaluation item, dropped", "like eval items"),
+            removal(decontaminate["marked"], "row{s} like an evaluation item, marked and kept", "marked", sign=""),
         ],
         "mix": [
             removal(number, f"row{{s}} {left_out.get(reason, reason)}", reason.replace("_", " "))

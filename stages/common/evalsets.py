@@ -20,7 +20,8 @@ from stages.common.params import Task
 ITEM_SCHEMA: dict[str, Any] = {
     "task": pl.String,  # the name in params.yaml
     "subtask": pl.String,  # lm-eval's name: the same, or a member of the group
-    "item": pl.Int64,  # 0-based, lm-eval's doc_id
+    "split": pl.String,  # test: what eval runs; fewshot: a worked example that may stand before it
+    "item": pl.Int64,  # 0-based, lm-eval's doc_id; of an example its place among them
     "question": pl.String,  # the prompt without examples or chat template
     "choices": pl.List(pl.String),  # empty where the answer is free text
     "answer": pl.String,  # the right choice, or the target text; several targets one to a line
@@ -185,21 +186,40 @@ def render_item(built: Any, document: dict[str, Any]) -> dict[str, Any]:
     return {"question": str(question), "choices": choices, "answer": "\n".join(answers)}
 
 
+def list_examples(built: Any) -> list[dict[str, Any]]:
+    """The documents that lm-eval may show as worked examples: none, the first ones, or all that it draws from."""
+    shots = built.config.num_fewshot or 0
+    if not shots:
+        return []
+    from lm_eval.api.samplers import FirstNSampler
+
+    documents = built.sampler.fewshot_docs()
+    if not isinstance(built.sampler, FirstNSampler):
+        return documents
+    # examples out of the items themselves: an item is no example of its own, so that one more may be shown
+    return documents[: shots + (built.fewshot_cfg.split == built.config.test_split)]
+
+
 def load_items(tasks: list[Task]) -> pl.DataFrame:
-    """Every item that eval will run, with ITEM_SCHEMA, in the order of `tasks`; `limit` counts per subtask.
+    """Every item that eval will run and every worked example that it may show, with ITEM_SCHEMA, in the order of
+    `tasks`; `limit` counts items per subtask.
 
     Raises InputError with the file and the remedy: no such file, broken YAML, another name, a field that is missing.
     """
     items: list[dict[str, Any]] = []
     for task in tasks:
         for subtask, built in build_task(task).items():
-            for number, document in built.doc_iterator(limit=task.limit):
-                try:
-                    rendered = render_item(built, document)
-                except Exception as error:  # a template or a function of the user's that fails on this item
-                    raise InputError(
-                        f"{task.path}, {subtask}, item {number}: cannot be rendered ({type(error).__name__}); "
-                        "mend the item, or doc_to_text, doc_to_choice and doc_to_target"
-                    ) from None
-                items.append({"task": task.name, "subtask": subtask, "item": number} | rendered)
+            for split, documents in (
+                ("test", built.doc_iterator(limit=task.limit)),
+                ("fewshot", enumerate(list_examples(built))),
+            ):
+                for number, document in documents:
+                    try:
+                        rendered = render_item(built, document)
+                    except Exception as error:  # a template or a function of the user's that fails on this item
+                        raise InputError(
+                            f"{task.path}, {subtask}, item {number} of {split}: cannot be rendered "
+                            f"({type(error).__name__}); mend the item, or doc_to_text, doc_to_choice and doc_to_target"
+                        ) from None
+                    items.append({"task": task.name, "subtask": subtask, "split": split, "item": number} | rendered)
     return pl.DataFrame(items, ITEM_SCHEMA)

@@ -59,8 +59,14 @@ class Source(Params):
     """SPDX identifier or a sentence; goes into the card."""
     consent: str
     """On what ground the data may be used; free text that the card repeats."""
-    share: Share
-    """Share of its kind's mixture in tokens of the base model's tokenizer; the shares of one kind sum to 1."""
+    share: Share | None
+    """Share of its kind's mixture, in mix.unit; the shares of one kind sum to 1. Empty: by size and mix.temperature."""
+    max_rows: PositiveInt | None = None
+    """Training rows that mix may choose from; omit for all."""
+    max_tokens: PositiveInt | None = None
+    """Tokens of the training rows that mix may choose from; omit for all."""
+    repeat_cap: PositiveInt | None = None
+    """Times that one of its rows may stand in the mixture; omit for mix.repeat_cap."""
     subject: str | None = None
     """Column that says whose data a record is; omit where there is none."""
     columns: dict[str, str] = {}
@@ -187,6 +193,23 @@ def load(block: type[Block], name: str, path: Path = PARAMS_FILE) -> Block:
     return validate(block, name, values[name], path)
 
 
+def check_shares(sources: list[Source]) -> list[str]:
+    """What is wrong with the shares of each kind: they sum to 1, or to less where a source has none of its own."""
+    mistakes = []
+    for kind in sorted({source.kind for source in sources}):
+        members = [source for source in sources if source.kind == kind]
+        total = sum(source.share or 0 for source in members)
+        without = [source.name for source in members if source.share is None]
+        told = ", ".join(f"{source.name} {source.share:g}" for source in members if source.share is not None)
+        if without and total > 1 - 1e-6:
+            mistakes.append(
+                f"the shares of kind {kind} sum to {total:g} and leave nothing for {', '.join(without)} ({told})"
+            )
+        elif not without and abs(total - 1) > 1e-6:
+            mistakes.append(f"the shares of kind {kind} sum to {total:g}, not 1 ({told})")
+    return mistakes
+
+
 def load_sources(path: Path = PARAMS_FILE) -> list[Source]:
     """`sources` of params.yaml. Raises InputError where names repeat or shares of a kind do not sum to 1."""
     sources = validate(list[Source], "sources", read_yaml(path).get("sources"), path)
@@ -196,11 +219,9 @@ def load_sources(path: Path = PARAMS_FILE) -> list[Source]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}, sources: the name {name} stands twice; names are unique")
-    for kind in sorted({source.kind for source in sources}):
-        total = sum(source.share for source in sources if source.kind == kind)
-        if abs(total - 1) > 1e-6:
-            members = ", ".join(f"{source.name} {source.share:g}" for source in sources if source.kind == kind)
-            raise InputError(f"{path}, sources: the shares of kind {kind} sum to {total:g}, not 1 ({members})")
+    mistakes = [f"{path}, sources: {mistake}" for mistake in check_shares(sources)]
+    if mistakes:
+        raise InputError(mistakes[0])
     return sources
 
 

@@ -51,7 +51,7 @@ def read_mixture(path: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.D
     rows = pl.read_parquet(path).sort("position")
     train, heldout = (rows.filter(split=split) for split in ("train", "heldout"))
     if train.is_empty():
-        raise InputError(f"{path} has no training row; raise mix.budget_tokens.sft or add a source")
+        raise InputError(f"{path} has no training row; raise mix.budget.sft or add a source")
     if heldout.is_empty():
         raise InputError(f"{path} has no held-out row; raise mix.heldout_share.sft")
     return encode_rows(train, tokenizer), encode_rows(heldout, tokenizer)

@@ -1,0 +1,1 @@
+"""How mix counts tokens, splits off the held-out rows, and samples."""

@@ -1,0 +1,125 @@
+"""Split off the held-out rows: whole groups, by hash, so that each source gives its share.
+
+A group is what must not be separated: the rows of one subject, rows that ask the same (first message of the user,
+normalised), rows that dedup linked (members of a cluster, and pairs that look alike but were kept apart), and whatever
+these chain together. A group is known by one of its names, its subject if it has one, and its place in the order of
+holding out is a hash of that name. Then, source by source:
+
+- the groups are held out in that order until the source's rows come closest to its share; so a source misses its share
+  by half a group at most, or exceeds it by what groups that it shares with other sources bring along;
+- a group of more than twice the rows that a source is to hold out stays in training: it alone would exceed the share;
+- a row that comes or goes moves its own group and, in its own source, one group at the edge; beyond that only what
+  shares a group with these.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from stages.common.errors import InputError
+from stages.common.rows import normalise
+from stages.mixing.chance import draw_fractions
+
+LINKS = {"row_id": pl.String, "other_id": pl.String}
+
+
+def read_links(folder: Path) -> pl.DataFrame:
+    """Pairs of rows that dedup found alike: row_id, other_id. Either may have been dropped since."""
+    clusters = folder / "clusters.parquet"
+    if not clusters.exists():
+        raise InputError(f"{clusters}: there is no such file; run `dvc repro`")
+    tables = [pl.read_parquet(clusters).select("row_id", other_id="cluster")]
+    alike = folder / "alike.parquet"
+    if alike.exists():
+        tables.append(pl.read_parquet(alike).select("row_id", "other_id"))
+    return pl.concat(tables)
+
+
+def read_prompts(rows: pl.DataFrame) -> pl.Series:
+    """What each row asks: the user's first message, normalised; null where there is none."""
+    of_user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content")
+    asked = rows.select(pl.col("messages").list.eval(of_user).list.first().fill_null("").alias("asked"))["asked"]
+    return pl.Series("asked", [normalise(text) or None for text in asked], pl.String)
+
+
+def group_rows(rows: pl.DataFrame, links: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """row_id, group: the name of the group that a row belongs to."""
+    prompts = read_prompts(rows)
+    names = pl.concat(
+        [
+            rows.select("row_id", name="subject", rank=pl.lit(0)),
+            rows.select("row_id", name=prompts, rank=pl.lit(1)),
+            rows.filter(pl.col("subject").is_null() & prompts.is_null()).select(
+                "row_id", name="row_id", rank=pl.lit(2)
+            ),
+        ]
+    ).filter(pl.col("name").is_not_null())
+    edges = pl.concat(
+        [
+            names.select(
+                pl.format("row {}", "row_id").alias("left"), pl.format("{} {}", "rank", "name").alias("right")
+            ),
+            links.select(pl.format("row {}", "row_id").alias("left"), pl.format("row {}", "other_id").alias("right")),
+        ]
+    )
+    nodes = pl.concat([edges["left"], edges["right"]]).unique().sort()
+    number = pl.DataFrame([nodes.alias("node"), pl.int_range(len(nodes), eager=True).alias("number")])
+    left, right = (
+        edges.join(number, left_on=side, right_on="node", maintain_order="left")["number"].to_numpy()
+        for side in ("left", "right")
+    )
+    weights = np.ones(len(left), np.bool_)
+    _, component = connected_components(coo_matrix((weights, (left, right)), (len(nodes), len(nodes))), directed=False)
+    of_row = number.with_columns(component=component).select("component", node="node")
+    named = names.with_columns(node=pl.format("row {}", "row_id")).join(of_row, on="node", maintain_order="left")
+    candidates = named.select("component", "rank", "name").unique()
+    candidates = candidates.with_columns(draw_fractions(candidates["name"], seed, "group").alias("draw"))
+    chosen = candidates.sort("component", "rank", "draw", "name").unique("component", keep="first")
+    groups = named.join(chosen.select("component", group="name"), on="component").select("row_id", "group").unique()
+    return rows.select("row_id").join(groups, on="row_id", maintain_order="left")
+
+
+def choose_heldout(counts: pl.DataFrame, shares: dict[str, float]) -> set[str]:
+    """The groups to hold out, from group, fraction, source and rows; `shares` says how much of each source."""
+    totals = counts.group_by("source").agg(total=pl.col("rows").sum())
+    table = counts.join(totals, on="source").with_columns(
+        target=pl.col("total") * pl.col("source").replace_strict(shares, return_dtype=pl.Float64)
+    )
+    too_large = (pl.col("target") > 0) & (pl.col("rows") > pl.max_horizontal(1, 2 * pl.col("target")))
+    large = table.filter(too_large)["group"].unique()
+    heldout: set[str] = set()
+    for source in sorted(set(counts["source"]), key=lambda source: (-shares[source], source)):
+        own = table.filter(pl.col("source") == source)
+        taken = pl.col("group").is_in(list(heldout))
+        needed = own["target"][0] - own.filter(taken)["rows"].sum()
+        free = own.filter(~taken & ~pl.col("group").is_in(large.implode())).sort("fraction", "group")
+        heldout |= set(free.filter(pl.col("rows").cum_sum() - pl.col("rows") / 2 <= needed)["group"])
+    return heldout
+
+
+def add_split(rows: pl.DataFrame, groups: pl.DataFrame, shares: dict[str, float], seed: int) -> pl.DataFrame:
+    """Add `split` (train | heldout) to rows; `shares` is the held-out share of each kind."""
+    table = rows.select("row_id", "source", "kind").join(groups, on="row_id", maintain_order="left")
+    share_of_source = {source: shares[kind] for source, kind in table.select("source", "kind").unique().iter_rows()}
+    counts = table.group_by("group", "source").agg(rows=pl.len().cast(pl.Int64))
+    counts = counts.with_columns(draw_fractions(counts["group"], seed, "split"))
+    heldout = choose_heldout(counts, share_of_source)
+    is_held = table["group"].is_in(sorted(heldout))
+    return rows.with_columns(split=pl.when(is_held).then(pl.lit("heldout")).otherwise(pl.lit("train")))
+
+
+def check_separation(rows: pl.DataFrame, links: pl.DataFrame) -> None:
+    """Raises RuntimeError where a training row and a held-out row share a subject or a prompt, or are linked."""
+    split = rows.select("row_id", "split", "subject", prompt=read_prompts(rows)).unique("row_id")
+    for name in ("subject", "prompt"):
+        both = split.filter(pl.col(name).is_not_null()).filter(pl.col("split").n_unique().over(name) > 1)
+        if both.height:
+            raise RuntimeError(f"mix: the rows {both['row_id'].sort().to_list()[:3]} share a {name}, not their split")
+    sides = split.select("row_id", "split")
+    pairs = links.join(sides, on="row_id").join(sides, left_on="other_id", right_on="row_id", suffix="_of_other")
+    torn = pairs.filter(pl.col("split") != pl.col("split_of_other"))
+    if torn.height:
+        raise RuntimeError(f"mix: the rows {torn.sort('row_id', 'other_id').row(0)[:2]} are alike, not their split")

@@ -1,0 +1,1 @@
+"""Filters of length, language and simple quality: which rows would teach a model something bad."""
