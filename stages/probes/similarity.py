@@ -1,0 +1,100 @@
+"""Exact similarity of two texts, counted n-gram by n-gram, and the verdicts on the probes that it decides.
+
+This is the definition that dedup and decontaminate implement for whole columns, on Python's sets: slow, and beside them
+a second way to the same number.
+"""
+
+import polars as pl
+
+from stages.common.probes import CAUGHT, OPEN, STAYS
+from stages.common.rows import text_of_row
+from stages.common.shingles import normalise_texts, split_tokens
+
+LEVEL = 5  # width of a band of similarity, in hundredths
+SWAPPED, EXACT, NEAR, PART, BELOW = "swapped_labels", "exact", "near", "part", "below_threshold"
+CLOSE = 0.02  # of the threshold: a part of an item so near to it is no case, its frame may count or not
+
+
+def ngrams_of(tokens: list[str], ngram: int) -> set[tuple[str, ...]]:
+    """The set of n-grams; a shorter text is one n-gram of all its tokens, an empty one none."""
+    length = min(ngram, len(tokens))
+    return {tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1)} if tokens else set()
+
+
+def tokens_of(texts: list[str]) -> list[list[str]]:
+    return split_tokens(normalise_texts(pl.Series(texts, dtype=pl.String))).to_list()
+
+
+def jaccard(one: str, other: str, ngram: int) -> float:
+    """Jaccard similarity of the sets of n-grams of words; 1 for two texts without words.
+
+    >>> jaccard("a b c d e", "A, b; c d x", 3)  # abc bcd cde, abc bcd cdx
+    0.5
+    """
+    first, second = (ngrams_of(tokens, ngram) for tokens in tokens_of([one, other]))
+    return len(first & second) / len(first | second) if first | second else 1.0
+
+
+def share_held(part: str, whole: str, ngram: int) -> float:
+    """Share of the n-grams of `whole` that stand in `part`; of a whole shorter than an n-gram, all of it as one.
+
+    >>> share_held("say a b c d", "a b c d e f", 3)  # abc and bcd of abc bcd cde def
+    0.5
+    """
+    held, sought = tokens_of([part, whole])
+    length = min(ngram, len(sought))
+    grams = ngrams_of(sought, length)
+    return len(ngrams_of(held, length) & grams) / len(grams) if grams and len(held) >= length else 0.0
+
+
+def name_level(similarity: float) -> str:
+    """near_85 for a similarity from 0.85 to 0.9; near_95 up to 1."""
+    return f"{NEAR}_{min(int(similarity * 100 + 1e-9) // LEVEL * LEVEL, 100 - LEVEL)}"
+
+
+def judge_duplicates(
+    probes: pl.DataFrame, rows: pl.DataFrame, marks: pl.DataFrame, ngram: int, threshold: float
+) -> pl.DataFrame:
+    """The probes of dedup with `similarity` in its n-grams and `caught`.
+
+    rows: those that the probes copy, among others. marks: row_id, survivor, reason (null: kept) of rows and probes. A near
+    duplicate below the threshold must stay; one above it bears its level as its type. Nothing is said where the row
+    that it copies is not kept, or where a decoy is dropped for another row than that one: it may be that one's copy.
+    """
+    copied = rows.filter(pl.col("row_id").is_in(probes["target"].implode()))
+    texts = dict(copied.select("row_id", text_of_row()).iter_rows())
+    verdict = {row_id: (survivor, reason) for row_id, survivor, reason in marks.iter_rows()}
+    judged = []
+    for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
+        text, target = line.pop("text"), line["target"]
+        line["similarity"] = jaccard(text, texts[target], ngram)
+        if line["probe"].startswith(NEAR):
+            above = line["similarity"] >= threshold
+            line["probe"], line["expected"] = (name_level(line["similarity"]), CAUGHT) if above else (BELOW, STAYS)
+        survivor, reason = verdict[line["row_id"]]
+        if verdict[target][1] is not None or (line["expected"] == STAYS and reason and survivor != target):
+            line["caught"] = None
+        else:
+            line["caught"] = reason == SWAPPED if line["probe"] == SWAPPED else reason is not None
+        judged.append(line)
+    return pl.DataFrame(judged, probes.schema)
+
+
+def judge_leaks(
+    probes: pl.DataFrame, dropped: set[str], questions: dict[str, str], ngram: int, threshold: float
+) -> pl.DataFrame:
+    """The probes of decontaminate with `similarity` in its n-grams and `caught`.
+
+    dropped: row_ids that overlap an item. questions: target → question without options. A part of a question below the
+    threshold must stay.
+    """
+    judged = []
+    for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
+        line["similarity"] = share_held(line.pop("text"), questions[line["target"]], ngram)
+        line["caught"] = line["row_id"] in dropped
+        if line["probe"] == PART:
+            line["expected"] = CAUGHT if line["similarity"] >= threshold else STAYS
+            if abs(line["similarity"] - threshold) < CLOSE:
+                line["caught"] = None
+        judged.append(line)
+    return pl.DataFrame(judged, probes.schema)
