@@ -19,6 +19,7 @@ BLOCKS = {
     "sources": ("stages.common.params", "Source"),
     "tasks": ("stages.common.params", "Task"),
     "pool": ("stages.pool", "Pool"),
+    "probes": ("stages.common.probes", "Probes"),
     "dedup": ("stages.dedup", "Dedup"),
     "scrub": ("stages.scrub", "Scrub"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),

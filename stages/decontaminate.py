@@ -1,6 +1,6 @@
 """Drop or mark rows that overlap an evaluation item.
 
-data/scrub/{rows,items}.parquet → data/decontaminate/{rows,ledger,items}.parquet, metrics/decontaminate.json
+data/scrub/{rows,items,probes}.parquet → data/decontaminate/{rows,ledger,items,probes}.parquet, metrics/decontaminate.json
 
 A row overlaps an item when it holds at least `threshold` of the different word n-grams of one of the item's texts (the
 n-gram overlap of GPT-3, Brown et al. 2020, appendix C, as a share):
@@ -33,6 +33,7 @@ from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import Params, PositiveInt, load, load_tasks
+from stages.common.probes import read_probes, rows_of, score
 from stages.common.rows import read_rows, text_of_row
 from stages.common.shingles import (
     UNSPACED,
@@ -45,6 +46,7 @@ from stages.common.shingles import (
     split_tokens,
     take_texts,
 )
+from stages.probes.similarity import judge_leaks
 
 ITEMS_FILE = "data/scrub/items.parquet"
 ITEM_COLUMNS = ["task", "subtask", "item", "question", "answer"]
@@ -222,7 +224,7 @@ def measure(
 def main() -> None:
     params = load(Decontaminate, "decontaminate")
     tasks = [task.name for task in load_tasks()]
-    rows, items = read_rows("data/scrub"), read_items(tasks)
+    rows, items, (probes, _) = read_rows("data/scrub"), read_items(tasks), read_probes("data/scrub", "decontaminate")
     overlaps, marked = compare(rows, items, params)
     ledger = write_lines(rows, marked, overlaps, params.action)
     dropped = ledger.filter(pl.col("action") == "drop")["row_id"]
@@ -231,7 +233,12 @@ def main() -> None:
     write_table("data/decontaminate/rows.parquet", kept)
     write_table("data/decontaminate/ledger.parquet", ledger)
     write_table("data/decontaminate/items.parquet", marked.drop("blind"))
-    write_json("metrics/decontaminate.json", measure(rows.height, kept.height, marked, overlaps, tasks))
+    of_probes, _ = compare(rows_of(probes), items, params)
+    overlapping = set(probes["row_id"].gather(of_probes["row"]))
+    probes = judge_leaks(probes, overlapping, items, params.ngram, params.threshold)
+    write_table("data/decontaminate/probes.parquet", probes)
+    metrics = measure(rows.height, kept.height, marked, overlaps, tasks)
+    write_json("metrics/decontaminate.json", metrics | {"probes": score(probes)})
     dirty = marked["dirty"].sum()
     say("decontaminate", f"{ledger.height} of {rows.height} rows overlap {dirty} of {items.height} evaluation items")
 

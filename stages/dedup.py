@@ -1,6 +1,6 @@
 """Drop exact and near duplicates, within and across sources.
 
-data/pool/rows.parquet → data/dedup/{rows,ledger,clusters}.parquet, metrics/dedup.json, metrics/plots/dedup_scurve.csv
+data/pool/{rows,probes}.parquet → data/dedup/{rows,ledger,clusters,probes}.parquet, metrics/dedup.json, metrics/plots/dedup_scurve.csv
 
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
 depends on the order of arrival. Rows of one `kind` are compared with each other:
@@ -37,8 +37,10 @@ from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import Params, PositiveInt, Seed, load, load_sources
+from stages.common.probes import SOURCE, add_probes, read_probes, score, split_off
 from stages.common.rows import CONVERSATIONS, read_rows, texts_of
 from stages.common.shingles import MULTIPLIER, Ragged, ngram_sets, normalise_texts, offsets_of, read_tokens, take_texts
+from stages.probes.similarity import judge_duplicates
 
 BUCKET_LIMIT = 1000  # kept rows listed in a bucket
 
@@ -258,18 +260,21 @@ def measure(marks: pl.DataFrame, clusters: pl.DataFrame, near: Near, params: Ded
 
 def main() -> None:
     params = load(Dedup, "dedup")
-    rows = read_rows("data/pool")
-    marks, near = mark_duplicates(rows, [source.name for source in load_sources()], params)
+    rows, (probes, later) = read_rows("data/pool"), read_probes("data/pool", "dedup")
+    sources = [*(source.name for source in load_sources()), SOURCE]
+    everything, near = mark_duplicates(add_probes(rows, probes), sources, params)
+    probes = judge_duplicates(probes, rows, everything, params.ngram, params.threshold)
+    marks, _ = split_off(everything)
     dropped = marks.filter(pl.col("reason").is_not_null()).sort("row_id")
     kept = rows.filter(~pl.col("row_id").is_in(dropped["row_id"].implode()))
     lines = dropped.select("row_id", "reason", "survivor", "similarity").iter_rows()
     ledger = ledger_lines("dedup", [describe_drop(*line) for line in lines])
     check_balance("dedup", rows, kept, ledger)
     clusters = list_clusters(marks)
-    metrics = measure(marks, clusters, near, params)
+    metrics = measure(marks, clusters, near, params) | {"probes": score(probes)}
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger, "clusters": clusters}.items():
+    for name, table in {"rows": kept, "ledger": ledger, "clusters": clusters, "probes": pl.concat([probes, later])}.items():
         write_table(f"data/dedup/{name}.parquet", table)
     write_json("metrics/dedup.json", metrics)
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))

@@ -1,6 +1,6 @@
 """Read every source into the one row schema.
 
-data/raw/sources → data/pool/{rows,refused,ledger}.parquet, metrics/pool.json
+data/raw/sources → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
@@ -33,8 +33,11 @@ from stages.common.files import write_json, write_table
 from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
+from stages.common.probes import Probes
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import Entry, check_source, read_entries
+from stages.probes.duplicates import plant_duplicates
+from stages.probes.personal_data import plant_personal_data
 
 REFUSED_SCHEMA = {"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String}
 CHUNK_ROWS = 20_000  # rows held as Python objects, which are several times the size of the table that they become
@@ -200,7 +203,7 @@ def measure(sources: list[Source], pooled: list[Pooled], subject_key: str) -> di
 
 
 def main() -> None:
-    params = load(Pool, "pool")
+    params, probes = load(Pool, "pool"), load(Probes, "probes")
     sources = load_sources()
     key = read_subject_key(params.subject_key, os.environ)
     for source in sources:  # all of them, before the first is read
@@ -208,12 +211,16 @@ def main() -> None:
     pooled = []
     for source in sources:
         pooled.append(pool_source(source, key))
-        rows, refused = pooled[-1].rows, pooled[-1].refused
+        refused = pooled[-1].refused
         reasons = f": {list_reasons(refused)}" if refused.height else ""
-        say("pool", f"{source.name}: {rows.height} rows, {refused.height} refused{reasons}")
-    write_table("data/pool/rows.parquet", pl.concat([each.rows for each in pooled]))
+        say("pool", f"{source.name}: {pooled[-1].rows.height} rows, {refused.height} refused{reasons}")
+    rows = pl.concat([each.rows for each in pooled])
+    write_table("data/pool/rows.parquet", rows)
     write_table("data/pool/refused.parquet", pl.concat([each.refused for each in pooled]))
     write_table("data/pool/ledger.parquet", ledger_lines("pool", []))
+    write_table(
+        "data/pool/probes.parquet", pl.concat([plant_duplicates(rows, probes), plant_personal_data(rows, probes)])
+    )
     write_json("metrics/pool.json", measure(sources, pooled, params.subject_key))
 
 

@@ -125,22 +125,24 @@ def gives_away(value: str, text: str) -> bool:
     return any(re.search(rf"(?<![^\W_]){re.escape(piece)}(?![^\W_])", text) for piece in pieces) or value in text
 
 
-def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame, entities: list[str]) -> pl.DataFrame:
-    """The scrubbed probes of these entities with `caught`, from the rows that scrub passed on.
+def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame) -> pl.DataFrame:
+    """The probes with their texts after scrub and, those of scrub, with `caught`.
 
     Caught: of the planted value nothing is left. A lookalike is wrongly caught where it does not stand as before. A
     row that scrub dropped holds nothing any more.
     """
     passed = scrubbed.select("row_id", *TEXTS, text=text_of_row())
     joined = probes.drop(TEXTS).join(passed, on="row_id", how="left", maintain_order="left")
-    verdicts = [
-        not any(gives_away(value, text or "") for value in planted)
-        if expected == CAUGHT
-        else any(value not in (text or "") for value in planted)
-        for expected, planted, text in joined.select("expected", "planted", "text").iter_rows()
-    ]
-    judged = joined.with_columns(caught=pl.Series(verdicts, dtype=pl.Boolean)).select(*PROBE_SCHEMA)
-    return judged.filter(pl.col("probe").is_in(entities))
+
+    def judge(stage: str, expected: str, planted: list[str], text: str | None) -> bool | None:
+        if stage != "scrub":
+            return None
+        if expected == CAUGHT:
+            return not any(gives_away(value, text or "") for value in planted)
+        return any(value not in (text or "") for value in planted)
+
+    verdicts = [judge(*line) for line in joined.select("stage", "expected", "planted", "text").iter_rows()]
+    return joined.with_columns(caught=pl.Series(verdicts, dtype=pl.Boolean)).select(*PROBE_SCHEMA)
 
 
 TEXTS = ("messages", "tools", "chosen", "rejected")

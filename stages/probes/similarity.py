@@ -6,13 +6,13 @@ a second way to the same number.
 
 import polars as pl
 
-from stages.common.probes import CAUGHT, OPEN, STAYS
+from stages.common.probes import CAUGHT, STAYS
 from stages.common.rows import text_of_row
 from stages.common.shingles import normalise_texts, split_tokens
+from stages.probes.leaks import strip_question
 
 LEVEL = 5  # width of a band of similarity, in hundredths
 SWAPPED, EXACT, NEAR, PART, BELOW = "swapped_labels", "exact", "near", "part", "below_threshold"
-CLOSE = 0.02  # of the threshold: a part of an item so near to it is no case, its frame may count or not
 
 
 def ngrams_of(tokens: list[str], ngram: int) -> set[tuple[str, ...]]:
@@ -81,20 +81,20 @@ def judge_duplicates(
 
 
 def judge_leaks(
-    probes: pl.DataFrame, dropped: set[str], questions: dict[str, str], ngram: int, threshold: float
+    probes: pl.DataFrame, overlapping: set[str], items: pl.DataFrame, ngram: int, threshold: float
 ) -> pl.DataFrame:
     """The probes of decontaminate with `similarity` in its n-grams and `caught`.
 
-    dropped: row_ids that overlap an item. questions: target → question without options. A part of a question below the
+    overlapping: row_ids that overlap an item. items: task, subtask, item, question. A part of a question below the
     threshold must stay.
     """
+    named = items.select(pl.format("{}/{}/{}", "task", "subtask", "item").alias("target"), "question")
+    questions = dict(named.filter(pl.col("target").is_in(probes["target"].implode())).iter_rows())
     judged = []
     for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
-        line["similarity"] = share_held(line.pop("text"), questions[line["target"]], ngram)
-        line["caught"] = line["row_id"] in dropped
+        line["similarity"] = share_held(line.pop("text"), strip_question(questions[line["target"]]), ngram)
+        line["caught"] = line["row_id"] in overlapping
         if line["probe"] == PART:
             line["expected"] = CAUGHT if line["similarity"] >= threshold else STAYS
-            if abs(line["similarity"] - threshold) < CLOSE:
-                line["caught"] = None
         judged.append(line)
     return pl.DataFrame(judged, probes.schema)

@@ -324,11 +324,12 @@ def make_bitcoin(random: Random) -> str:
     """Base58Check of a version byte 0 and 20 bytes."""
     payload = b"\0" + random.randbytes(20)
     check = hashlib.sha256(hashlib.sha256(payload).digest()).digest()[:4]
-    number, text = int.from_bytes(payload + check), ""
+    whole = payload + check
+    number, text = int.from_bytes(whole), ""
     while number:
         number, rest = divmod(number, 58)
         text = BASE58[rest] + text
-    return "1" + text
+    return "1" * (len(whole) - len(whole.lstrip(b"\0"))) + text
 
 
 def make_ip(random: Random) -> str:
