@@ -1,6 +1,7 @@
 """Drop or mark rows that overlap an evaluation item.
 
-data/scrub/{rows,items,probes}.parquet → data/decontaminate/{rows,ledger,items,probes}.parquet, metrics/decontaminate.json
+data/scrub/{rows,items,probes}.parquet → data/decontaminate/{rows,ledger,items,probes}.parquet,
+metrics/decontaminate.json
 
 A row overlaps an item when it holds at least `threshold` of the different word n-grams of one of the item's texts (the
 n-gram overlap of GPT-3, Brown et al. 2020, appendix C, as a share):

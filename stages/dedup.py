@@ -1,6 +1,7 @@
 """Drop exact and near duplicates, within and across sources.
 
-data/pool/{rows,probes}.parquet → data/dedup/{rows,ledger,clusters,probes}.parquet, metrics/dedup.json, metrics/plots/dedup_scurve.csv
+data/pool/{rows,probes}.parquet → data/dedup/{rows,ledger,clusters,probes}.parquet, metrics/dedup.json,
+metrics/plots/dedup_scurve.csv
 
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
 depends on the order of arrival. Rows of one `kind` are compared with each other:
@@ -274,7 +275,12 @@ def main() -> None:
     metrics = measure(marks, clusters, near, params) | {"probes": score(probes)}
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger, "clusters": clusters, "probes": pl.concat([probes, later])}.items():
+    for name, table in {
+        "rows": kept,
+        "ledger": ledger,
+        "clusters": clusters,
+        "probes": pl.concat([probes, later]),
+    }.items():
         write_table(f"data/dedup/{name}.parquet", table)
     write_json("metrics/dedup.json", metrics)
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))

@@ -38,18 +38,25 @@ POLARITY = [
     ("severe", "mild"), ("common", "rare"), ("free", "costly"), ("helpful", "harmful"), ("right", "wrong"),
 ]  # fmt: skip
 OPPOSITE = dict(POLARITY) | {other: one for one, other in reversed(POLARITY)}
-NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
-NAMES = "Anselm Corinne Halvard Ottilie Brunswick Tamsin Evander Marseille Leontine Okanagan Piotr Zuleika".split()
+NUMBER_WORDS = (
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
+NAMES = (
+    "Anselm", "Corinne", "Halvard", "Ottilie", "Brunswick", "Tamsin", "Evander", "Marseille", "Leontine",
+    "Okanagan", "Piotr", "Zuleika",
+)  # fmt: skip
 TOPICS = (
     "asthma", "measles", "mortgage", "violin", "glacier", "migraine", "carpentry", "diabetes", "telescope", "insurance",
     "pneumonia", "orchard", "passport", "arthritis", "volcano", "anaemia", "pottery", "cataract", "railway", "eczema",
 )  # fmt: skip
-NO_TOPICS = frozenset(
-    "although another anything because before between different during either enough especially everything following "
-    "further however instead neither nothing otherwise perhaps please really several should somebody someone something "
-    "sometimes themselves therefore though through together towards usually various whatever whenever whether without "
-    "yourself available necessary important important possible certain increase decrease".split()
-)
+NO_TOPICS = frozenset((
+    "although", "another", "anything", "because", "before", "between", "different", "during", "either", "enough",
+    "especially", "everything", "following", "further", "however", "instead", "neither", "nothing", "otherwise",
+    "perhaps", "please", "really", "several", "should", "somebody", "someone", "something", "sometimes",
+    "themselves", "therefore", "though", "through", "together", "towards", "usually", "various", "whatever",
+    "whenever", "whether", "without", "yourself", "available", "necessary", "important", "possible", "certain",
+    "increase", "decrease",
+))  # fmt: skip
 SENTENCE = re.compile(r"(?:^|(?<=[.!?] ))[A-Z][^.!?\n]+[.!?]+(?=\s|$)\s*")
 RISKY = re.compile(rf"\d|(?<=\w )[A-Z]|\b(?:{NEGATIONS}|without|none|nothing|neither|nor|no)\b|n['’]t\b")
 

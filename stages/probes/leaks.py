@@ -1,11 +1,11 @@
-"""Rows that hold an evaluation item, and innocent neighbours: the probes of decontaminate, made where scrub has the items.
+"""Rows that hold an evaluation item, and innocent neighbours: the probes of decontaminate, made in scrub.
 
 - verbatim: the question as lm-eval asks it, and the right answer; with_answer: both in one message among other words;
   question: the question alone. A pair of replies where the source has pairs.
 - part: the first or last words of the question, a known share of them. Which of them must be found is settled by
   decontaminate's threshold, in its n-grams.
-- reworded: the same question in other words, by synonyms and another order. Nobody finds all of these: the share found is
-  told, nothing is expected.
+- reworded: the same question in other words, by synonyms and another order of its clauses; in English alone. How
+  many of them keep enough of its runs of words is told, nothing is expected.
 - neighbour: another task about the same words, which must stay.
 
 They go through the same scrub as rows do.
@@ -23,10 +23,15 @@ from stages.common.rows import message
 
 LEAST_WORDS = 8  # of a question that is planted: of shorter ones decontaminate asks for more than the question
 LONG_WORD = 12  # characters a word on average, from which a script puts no spaces between words
+LEAST_SYNONYMS = 2  # words to exchange in a question that is reworded
 SHARES = (0.95, 0.85, 0.75, 0.5, 0.35, 0.2)  # of the words of a question
 OPTIONS = re.compile(r"^[ \t]*\(?A[.):][ \t]", re.MULTILINE)
 FRAME = re.compile(r"^\s*(?:Question|Q|Problem)\s*:\s*|\s*(?:Answer|A)\s*:?\s*$", re.IGNORECASE)
-UNSURE = ("I am not sure about that one.", "Let me think about it and come back to you.", "I would have to look that up.")
+UNSURE = (
+    "I am not sure about that one.",
+    "Let me think about it and come back to you.",
+    "I would have to look that up.",
+)
 BEFORE = ("I came across this one today.", "Here is one for our quiz evening.", "A friend asked me something.")
 AFTER = ("That is what it said.", "I thought that you would like it.", "It came up again today.")
 NEIGHBOURS = (
@@ -36,15 +41,19 @@ NEIGHBOURS = (
     "Translate the following words into Spanish: {words}.",
     "How many letters do these words have in all: {words}?",
 )
+LEADS = ("Do you happen to know:", "Quick question,", "Tell me,", "I was asked this:")
 SYNONYMS = {
-    "what": "which thing", "who": "which person", "when": "at what time", "where": "in what place", "why": "for what reason",
-    "how": "in what way", "which": "what", "best": "most fitting", "kind": "sort", "large": "big", "big": "large",
-    "small": "little", "begin": "start", "start": "begin", "help": "assist", "show": "display", "need": "require",
-    "needs": "requires", "buy": "purchase", "patient": "person under care", "doctor": "physician", "child": "youngster",
-    "often": "frequently", "happens": "occurs", "called": "named", "used": "employed", "makes": "produces", "say": "state",
-    "ask": "inquire", "person": "individual", "people": "persons", "part": "piece", "about": "regarding", "during": "in",
-    "after": "following", "before": "ahead of", "use": "employ", "find": "discover", "does": "will", "is": "would be",
-    "the": "that", "a": "one", "of": "from", "in": "within", "to": "toward", "for": "on behalf of", "are": "would be",
+    "who": "which person", "where": "in what place", "why": "for what reason", "kind": "sort",
+    "best": "most fitting", "large": "big", "big": "large", "small": "little", "begin": "start", "start": "begin",
+    "help": "assist", "show": "display", "need": "require", "needs": "requires", "buy": "purchase",
+    "doctor": "physician", "child": "youngster", "often": "frequently", "happens": "occurs", "called": "named",
+    "used": "employed", "makes": "produces", "make": "produce", "ask": "inquire", "person": "individual",
+    "part": "piece", "about": "regarding", "after": "following", "before": "ahead of", "use": "employ",
+    "find": "discover", "clinic": "practice", "day": "date", "get": "obtain", "gets": "obtains", "like": "similar to",
+    "between": "from among", "woman": "lady", "man": "gentleman", "somebody": "someone", "someone": "somebody",
+    "whole": "entire", "right": "correct", "quickly": "fast", "end": "finish", "city": "town", "country": "nation",
+    "most": "the greatest", "many": "a great number of", "during": "in the course of", "because": "since",
+    
 }  # fmt: skip
 
 
@@ -77,14 +86,17 @@ def cut_question(question: str, share: float, at_end: bool) -> str:
     return mark.join(words[-count:] if at_end else words[:count])
 
 
+def count_synonyms(question: str) -> int:
+    return sum(word in SYNONYMS for word in re.findall(r"[^\W\d_]+", question.lower()))
+
+
 def reword(question: str, random: Random) -> str:
-    """Every second word that has a synonym exchanged, and the second half of the question before the first."""
-    words = [
-        SYNONYMS[word.lower()] if word.lower() in SYNONYMS and random.random() < 0.5 else word
-        for word in question.rstrip("?. ").split()
-    ]
-    middle = len(words) // 2
-    return " ".join(["About", *words[middle:], "-", *words[:middle]]) + "?"
+    """Words exchanged for synonyms, what stands behind the first comma put before it, and another beginning."""
+    changed = re.sub(
+        r"[^\W\d_]+", lambda match: SYNONYMS.get(match[0].lower(), match[0]), question.strip().rstrip("?.")
+    )
+    before, comma, behind = changed.partition(", ")
+    return f"{random.choice(LEADS)} {f'{behind}, {before}' if comma else changed}?"
 
 
 def ask_otherwise(question: str, random: Random) -> str:
@@ -111,8 +123,9 @@ def plant_leaks(items: pl.DataFrame, rows: pl.DataFrame, params: Probes) -> pl.D
     probes: list[dict[str, Any]] = []
     for kind in ("verbatim", "with_answer", "question", "part", "reworded", "neighbour"):
         random = Random(f"{params.seed} {kind}")
-        for number in range(params.leaks if chosen and sources else 0):
-            item = chosen[len(probes) % len(chosen)]
+        fitting = [item for item in chosen if kind != "reworded" or count_synonyms(item["body"]) >= LEAST_SYNONYMS]
+        for number in range(params.leaks if fitting and sources else 0):
+            item = fitting[len(probes) % len(fitting)]
             unsure, rest = random.choice(UNSURE), {"expected": CAUGHT}
             asked, reply = item["question"], unsure
             match kind:

@@ -18,7 +18,8 @@ import polars as pl
 from stages.common.params import read_yaml
 from stages.common.probes import STAYS, Probes, converse, list_sources, make_probe, make_table
 from stages.common.rows import message
-from stages.probes.values import MAKE, fill
+from stages.probes.identifiers import fill
+from stages.probes.values import MAKE
 
 SENTENCES = Path(__file__).with_name("sentences.yaml")
 STYLES = ("chat", "form", "arguments", "mail", "reply", "system", "table", "log")

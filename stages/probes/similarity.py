@@ -57,13 +57,14 @@ def judge_duplicates(
 ) -> pl.DataFrame:
     """The probes of dedup with `similarity` in its n-grams and `caught`.
 
-    rows: those that the probes copy, among others. marks: row_id, survivor, reason (null: kept) of rows and probes. A near
-    duplicate below the threshold must stay; one above it bears its level as its type. Nothing is said where the row
-    that it copies is not kept, or where a decoy is dropped for another row than that one: it may be that one's copy.
+    rows: those that the probes copy, among others. marks: row_id, survivor, reason (null: kept) of rows and probes. A
+    near duplicate below the threshold must stay; one above it bears its level as its type. Nothing is said where the
+    row that it copies is not kept, or where a decoy is dropped for another row: it may be a copy of that one.
     """
     copied = rows.filter(pl.col("row_id").is_in(probes["target"].implode()))
     texts = dict(copied.select("row_id", text_of_row()).iter_rows())
-    verdict = {row_id: (survivor, reason) for row_id, survivor, reason in marks.iter_rows()}
+    lines = marks.select("row_id", "survivor", "reason").iter_rows()
+    verdict = {row_id: (survivor, reason) for row_id, survivor, reason in lines}
     judged = []
     for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
         text, target = line.pop("text"), line["target"]
