@@ -48,12 +48,11 @@ SYNONYMS = {
     "help": "assist", "show": "display", "need": "require", "needs": "requires", "buy": "purchase",
     "doctor": "physician", "child": "youngster", "often": "frequently", "happens": "occurs", "called": "named",
     "used": "employed", "makes": "produces", "make": "produce", "ask": "inquire", "person": "individual",
-    "part": "piece", "about": "regarding", "after": "following", "before": "ahead of", "use": "employ",
+    "part": "piece", "about": "regarding", "after": "following", "use": "employ",
     "find": "discover", "clinic": "practice", "day": "date", "get": "obtain", "gets": "obtains", "like": "similar to",
-    "between": "from among", "woman": "lady", "man": "gentleman", "somebody": "someone", "someone": "somebody",
+    "woman": "lady", "man": "gentleman", "somebody": "someone", "someone": "somebody",
     "whole": "entire", "right": "correct", "quickly": "fast", "end": "finish", "city": "town", "country": "nation",
-    "most": "the greatest", "many": "a great number of", "during": "in the course of", "because": "since",
-    
+    "during": "in the course of", "because": "since",
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def make_uuid(random: Random) -> str:
     return in_groups(text[:12] + "4" + text[13:16] + "a" + text[17:], (8, 4, 4, 4, 12), "-")
 
 
-MAKE: dict[str, Make] = {
+VALUES: dict[str, Make] = {
     "PERSON": make_person,
     "LOCATION": partial(choose_word, "places"),
     "ORGANIZATION": partial(choose_word, "companies"),
@@ -118,5 +118,6 @@ MAKE: dict[str, Make] = {
     "API_KEY": make_key,
     "PASSWORD": make_password,
     "MEDICAL_RECORD": make_record_number,
-} | IDENTIFIERS
+}
+MAKE = VALUES | IDENTIFIERS
 """Entity → how its value is made; those that are a form alone stand with their sentences."""
