@@ -9,6 +9,7 @@ import pytest
 
 from stages import decontaminate
 from stages.common.errors import InputError
+from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.decontaminate import Decontaminate, comparable, compare, item_texts, read_items, strip_frame, write_lines
 
@@ -192,6 +193,7 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     items_of(item(QUESTION, ANSWER), item("Who runs the skin clinic?", "Me", 1)).write_parquet(
         "data/scrub/items.parquet"
     )
+    make_table([]).write_parquet("data/scrub/probes.parquet")
     decontaminate.main()
     kept = pl.read_parquet("data/decontaminate/rows.parquet")
     assert kept["row_id"].to_list() == stay

@@ -156,14 +156,13 @@ def plant_duplicates(rows: pl.DataFrame, params: Probes) -> pl.DataFrame:
     used: set[str] = set()
     probes: dict[str, list[dict[str, Any]]] = {}
     for kind, (build, expected, prefers_long) in reversed(KINDS.items()):
-        random = Random(f"{params.seed} {kind}")
         order = long_first if prefers_long else spread
         fresh = [row for row in order if row["row_id"] not in used]
         probes[kind] = []
         for row in chain(fresh, [row for row in order if row["row_id"] in used]):
             if len(probes[kind]) == number:
                 break
-            if built := build(row, random):
+            if built := build(row, Random(f"{params.seed} {kind} {row['row_id']}")):
                 used.add(row["row_id"])
                 place = {"target": row["row_id"], "similarity": built[1], "expected": expected}
                 probes[kind].append(make_probe(built[0], kind, "dedup", len(probes[kind]), **place))

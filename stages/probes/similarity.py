@@ -63,7 +63,8 @@ def judge_duplicates(
     """
     copied = rows.filter(pl.col("row_id").is_in(probes["target"].implode()))
     texts = dict(copied.select("row_id", text_of_row()).iter_rows())
-    lines = marks.select("row_id", "survivor", "reason").iter_rows()
+    told = pl.concat([probes["row_id"], probes["target"]]).implode()
+    lines = marks.filter(pl.col("row_id").is_in(told)).select("row_id", "survivor", "reason").iter_rows()
     verdict = {row_id: (survivor, reason) for row_id, survivor, reason in lines}
     judged = []
     for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
