@@ -214,13 +214,12 @@ def main() -> None:
         refused = pooled[-1].refused
         reasons = f": {list_reasons(refused)}" if refused.height else ""
         say("pool", f"{source.name}: {pooled[-1].rows.height} rows, {refused.height} refused{reasons}")
-    rows = pl.concat([each.rows for each in pooled])
-    write_table("data/pool/rows.parquet", rows)
+    write_table("data/pool/rows.parquet", pl.concat([each.rows for each in pooled]))
     write_table("data/pool/refused.parquet", pl.concat([each.refused for each in pooled]))
     write_table("data/pool/ledger.parquet", ledger_lines("pool", []))
-    write_table(
-        "data/pool/probes.parquet", pl.concat([plant_duplicates(rows, probes), plant_personal_data(rows, probes)])
-    )
+    table = pl.scan_parquet("data/pool/rows.parquet")
+    planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
+    write_table("data/pool/probes.parquet", planted)
     write_json("metrics/pool.json", measure(sources, pooled, params.subject_key))
 
 

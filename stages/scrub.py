@@ -274,7 +274,8 @@ def main() -> None:
     check_balance("scrub", rows, kept, ledger)
     metrics = measure(params, rows.height, ledger, found, analyser.not_covered)
     counts, items = metrics["entities"], load_items(tasks)
-    probes = pl.concat([probes.filter(pl.col("probe").is_in(list(counts))), plant_leaks(items, rows, planting)])
+    sought = [entity for entity, action in params.entities.items() if action != "keep"]
+    probes = pl.concat([probes.filter(pl.col("probe").is_in(sought)), plant_leaks(items, rows.lazy(), planting)])
     probes = judge_personal_data(probes, scrub_rows(rows_of(probes), scrubber)[0])
     metrics["probes"] = score(probes, by_type=True)
     tables = {"rows": kept, "ledger": ledger, "items": scrub_items(items, scrubber), "probes": probes}

@@ -54,9 +54,9 @@ def write_text(number: int) -> str:
     a, b, c, d, e, f = ("".join(own.choices("bdfgklmnprst", k=4)) + own.choice(("ation", "mental")) for _ in range(6))
     return (
         f"The {a} of this {b} is open before {own.randrange(10, 99)} on the second day. People in Hamburg like to "
-        f"visit it because the {c} there is good and the {d} is always warm. You can take the {e} with you if there is more "
-        f"than one {f} left. Please do not forget that the {a} was painted by Marlene in {own.randrange(1900, 2000)}. "
-        "It is a calm place for an afternoon."
+        f"visit it because the {c} there is good and the {d} is always warm. You can take the {e} with you if there is "
+        f"more than one {f} left. Please do not forget that the {a} was painted by Marlene in {own.randrange(1900, 2000)}"
+        ". It is a calm place for an afternoon."
     )
 
 
@@ -79,7 +79,7 @@ def write_rows(kinds: tuple[str, ...] = ("sft", "preference", "unpaired"), count
 
 
 ROWS = write_rows()
-DUPLICATES = plant_duplicates(ROWS, PARAMS)
+DUPLICATES = plant_duplicates(ROWS.lazy(), PARAMS)
 
 
 def words_of(text: str) -> list[str]:
@@ -192,32 +192,32 @@ def test_change_of_a_negation(text: str, changed: set[str | None]) -> None:
 
 
 def test_same_seed_same_probes_and_the_order_of_rows_does_not_matter() -> None:
-    assert plant_duplicates(ROWS.sort("row_id", descending=True), PARAMS).equals(DUPLICATES)
-    assert not plant_duplicates(ROWS, PARAMS.model_copy(update={"seed": 2})).equals(DUPLICATES)
-    assert plant_personal_data(ROWS, PARAMS).equals(plant_personal_data(ROWS, PARAMS))
+    assert plant_duplicates(ROWS.sort("row_id", descending=True).lazy(), PARAMS).equals(DUPLICATES)
+    assert not plant_duplicates(ROWS.lazy(), PARAMS.model_copy(update={"seed": 2})).equals(DUPLICATES)
+    assert plant_personal_data(ROWS.lazy(), PARAMS).equals(plant_personal_data(ROWS.lazy(), PARAMS))
 
 
 def test_a_row_more_changes_few_probes() -> None:
     large = write_rows(count=600)
-    before = plant_duplicates(large[:-1], PARAMS).drop("row_id", "record").rows()
-    after = plant_duplicates(large, PARAMS).drop("row_id", "record").rows()
+    before = plant_duplicates(large[:-1].lazy(), PARAMS).drop("row_id", "record").rows()
+    after = plant_duplicates(large.lazy(), PARAMS).drop("row_id", "record").rows()
     assert sum(repr(probe) in set(map(repr, before)) for probe in after) >= 0.9 * len(after)
 
 
 @pytest.mark.parametrize("kinds", [("preference",), ("unpaired",), ("sft",)])
 def test_sources_of_one_kind(kinds: tuple[str, ...]) -> None:
     rows = write_rows(kinds, 30)
-    assert {line["kind"] for line in plant_duplicates(rows, PARAMS).to_dicts()} == set(kinds)
-    personal = plant_personal_data(rows, PARAMS)
+    assert {line["kind"] for line in plant_duplicates(rows.lazy(), PARAMS).to_dicts()} == set(kinds)
+    personal = plant_personal_data(rows.lazy(), PARAMS)
     assert set(personal["kind"]) == set(kinds)
     assert all((line["rejected"] is not None) == (kinds == ("preference",)) for line in personal.to_dicts())
 
 
 def test_one_row_and_no_row() -> None:
-    planted = Counter(plant_duplicates(ROWS[:1], PARAMS)["probe"])
+    planted = Counter(plant_duplicates(ROWS[:1].lazy(), PARAMS)["probe"])
     assert planted["exact"] == 1
-    assert plant_duplicates(ROWS[:0], PARAMS).is_empty()
-    assert plant_personal_data(ROWS[:1], PARAMS).height == plant_personal_data(ROWS, PARAMS).height
+    assert plant_duplicates(ROWS[:0].lazy(), PARAMS).is_empty()
+    assert plant_personal_data(ROWS[:1].lazy(), PARAMS).height == plant_personal_data(ROWS.lazy(), PARAMS).height
 
 
 CHINESE = (
@@ -236,7 +236,7 @@ GERMAN = (
 )
 def test_other_languages(text: str, kinds: set[str]) -> None:
     rows = make_rows([make_row(number, f"{number}?", text + str(number)) for number in range(10)])
-    planted = plant_duplicates(rows, PARAMS)
+    planted = plant_duplicates(rows.lazy(), PARAMS)
     assert kinds <= set(planted["probe"])
     assert not any("Thank you" in text or "hope" in text for text in planted.select(text_of_row()).to_series())
 
@@ -314,7 +314,7 @@ def test_outputs_of_dedup_are_equal_with_and_without_probes(tmp_path: Path, monk
     write_params(tmp_path)
     Path("data/pool").mkdir(parents=True)
     ROWS.write_parquet("data/pool/rows.parquet")
-    personal = plant_personal_data(ROWS, PARAMS)
+    personal = plant_personal_data(ROWS.lazy(), PARAMS)
     outputs, measured = [], []
     for probes in (make_table([]), pl.concat([DUPLICATES, personal])):
         probes.write_parquet("data/pool/probes.parquet")
@@ -414,7 +414,7 @@ def test_known_sums() -> None:
 
 
 def test_each_type_in_every_style_with_lookalikes() -> None:
-    probes = plant_personal_data(ROWS, PARAMS)
+    probes = plant_personal_data(ROWS.lazy(), PARAMS)
     sought = probes.filter(expected=CAUGHT)
     assert Counter(sought["probe"]) == dict.fromkeys(sought["probe"].unique(), PARAMS.personal_data)
     assert {"PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "STREET_ADDRESS", "DATE_OF_BIRTH", "US_SSN"} <= set(
@@ -444,7 +444,7 @@ ENTITIES = {
 def test_scrub_is_measured() -> None:
     params = Scrub(language="en", entities=ENTITIES, threshold=0.5, names="lists", allow=[])  # type: ignore[arg-type]
     scrubber = Scrubber(params, Analyser("en", list(ENTITIES), 0.5, "lists"))
-    probes = plant_personal_data(ROWS, PARAMS).filter(pl.col("probe").is_in(list(ENTITIES)))
+    probes = plant_personal_data(ROWS.lazy(), PARAMS).filter(pl.col("probe").is_in(list(ENTITIES)))
     passed, _, _ = scrub_rows(rows_of(probes), scrubber)
     judged = judge_personal_data(probes, passed)
     scores = score(judged, by_type=True)
@@ -513,14 +513,15 @@ def make_items(count: int = 20) -> pl.DataFrame:
     return pl.DataFrame(lines, schema_overrides={"choices": pl.List(pl.String)})
 
 
+RULES = {"clinic": (8, 0.6, None)}
 DECONTAMINATE = decontaminate.Decontaminate(ngram=8, threshold=0.6, action="drop")
 
 
 def test_decontaminate_is_measured() -> None:
     items = make_items()
-    probes = plant_leaks(items, ROWS, PARAMS)
+    probes = plant_leaks(items, ROWS.lazy(), PARAMS)
     overlaps, _ = decontaminate.compare(rows_of(probes), items, DECONTAMINATE)
-    judged = judge_leaks(probes, set(probes["row_id"].gather(overlaps["row"])), items, 8, 0.6)
+    judged = judge_leaks(probes, set(probes["row_id"].gather(overlaps["row"])), items, RULES)
     scores = score(judged)
     for kind in ("verbatim", "with_answer", "question"):
         assert scores[kind] == {"planted": 12, "caught": 12, "recall": 1.0, "precision": 1.0}
@@ -536,9 +537,19 @@ def test_decontaminate_is_measured() -> None:
     assert set(probes["kind"]) == {"sft", "preference", "unpaired"}
 
 
+def test_nothing_is_said_of_a_part_that_another_rule_may_find() -> None:
+    items = make_items()
+    probes = plant_leaks(items, ROWS.lazy(), PARAMS).filter(probe="part")
+    # The parts of 15 words and more are above the threshold. Of the others, those of 10 hold a run of 9 words.
+    judged = judge_leaks(probes, set(), items, {"clinic": (8, 0.6, 9)})
+    assert score(judged)["part"] == {
+        "planted": 6, "caught": 0, "recall": 0.0, "decoys": 4, "wrongly_caught": 0, "precision": 1.0,
+    }  # fmt: skip
+
+
 def test_a_neighbour_and_a_reworded_item() -> None:
     items = make_items()
-    probes = plant_leaks(items, ROWS, PARAMS)
+    probes = plant_leaks(items, ROWS.lazy(), PARAMS)
     questions = {f"clinic/clinic/{number}": text for number, text in enumerate(items["question"])}
     for line in probes.with_columns(text=text_of_row()).to_dicts():
         asked = set(words_of(questions[line["target"]]))
@@ -555,9 +566,9 @@ def test_frames_options_and_short_items() -> None:
     assert strip_question("Question: Where is the gate?\nA. here\nB. there\nAnswer:") == "Where is the gate?"
     assert strip_question("Answer the phone politely") == "Answer the phone politely"
     short = make_items(3).with_columns(question=pl.lit("Who is it?"))
-    assert plant_leaks(short, ROWS, PARAMS).is_empty()
-    assert plant_leaks(make_items()[:0], ROWS, PARAMS).is_empty()
-    assert plant_leaks(make_items(), ROWS[:0], PARAMS).is_empty()
+    assert plant_leaks(short, ROWS.lazy(), PARAMS).is_empty()
+    assert plant_leaks(make_items()[:0], ROWS.lazy(), PARAMS).is_empty()
+    assert plant_leaks(make_items(), ROWS[:0].lazy(), PARAMS).is_empty()
 
 
 def test_outputs_of_decontaminate_are_equal_with_and_without_probes(
@@ -571,7 +582,7 @@ def test_outputs_of_decontaminate_are_equal_with_and_without_probes(
     pl.concat([ROWS, make_rows([leaking])]).write_parquet("data/scrub/rows.parquet")
     items.write_parquet("data/scrub/items.parquet")
     outputs, measured = [], []
-    for probes in (make_table([]), plant_leaks(items, ROWS, PARAMS)):
+    for probes in (make_table([]), plant_leaks(items, ROWS.lazy(), PARAMS)):
         probes.write_parquet("data/scrub/probes.parquet")
         decontaminate.main()
         outputs.append(read_outputs("decontaminate"))
@@ -588,9 +599,9 @@ def test_outputs_of_decontaminate_are_equal_with_and_without_probes(
 
 def test_none_are_planted_where_none_are_asked_for() -> None:
     for probes in (
-        plant_duplicates(ROWS, NONE),
-        plant_personal_data(ROWS, NONE),
-        plant_leaks(make_items(), ROWS, NONE),
+        plant_duplicates(ROWS.lazy(), NONE),
+        plant_personal_data(ROWS.lazy(), NONE),
+        plant_leaks(make_items(), ROWS.lazy(), NONE),
     ):
         assert probes.is_empty()
         assert dict(probes.schema) == PROBE_SCHEMA
@@ -598,7 +609,9 @@ def test_none_are_planted_where_none_are_asked_for() -> None:
 
 
 def test_what_stands_beside_a_probe_is_a_row_of_the_schema() -> None:
-    everything = pl.concat([DUPLICATES, plant_personal_data(ROWS, PARAMS), plant_leaks(make_items(), ROWS, PARAMS)])
+    everything = pl.concat(
+        [DUPLICATES, plant_personal_data(ROWS.lazy(), PARAMS), plant_leaks(make_items(), ROWS.lazy(), PARAMS)]
+    )
     joined = add_probes(ROWS, everything)
     assert dict(joined.schema) == ROW_SCHEMA
     rows, probes = split_off(joined)

@@ -80,9 +80,9 @@ def converse(
     return row | {"messages": list(turns), "tools": tools}
 
 
-def list_sources(rows: pl.DataFrame) -> list[tuple[str, str, str]]:
-    """The sources of the rows as (name, kind, licence), in their order."""
-    return rows.select("source", "kind", "licence").unique("source", keep="first", maintain_order=True).rows()
+def list_sources(rows: pl.LazyFrame) -> list[tuple[str, str, str]]:
+    """The sources of the rows as (name, kind, licence), by name."""
+    return rows.select("source", "kind", "licence").unique("source").collect().sort("source").rows()
 
 
 def make_table(probes: list[dict[str, Any]]) -> pl.DataFrame:

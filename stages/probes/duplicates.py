@@ -33,15 +33,21 @@ Row = dict[str, Any]
 Build = Callable[[Row, Random], tuple[Row, float] | None]
 
 
-def choose_rows(rows: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
-    """At least `number` rows, where there are as many, with `words`, in turn from each source."""
+def choose_rows(rows: pl.LazyFrame, number: int, seed: int) -> pl.DataFrame:
+    """At least `number` rows, where there are as many, with `words`, in turn from each source.
+
+    Of the other rows no more is held in memory than the id and the source.
+    """
     start = digest_text(f"probes {seed}", 16)
-    turned = rows.select("row_id", "source", position=pl.int_range(pl.len())).sort(pl.col("row_id") < start, "row_id")
-    turn = pl.int_range(pl.len()).over("source")
-    each = -(-number // max(rows["source"].n_unique(), 1))
-    taken = turned.with_columns(turn=turn).filter(pl.col("turn") < each).sort("turn", "source")
-    chosen = rows[taken["position"]].with_columns(words=text_of_row().str.count_matches(r"\w+"))
-    return chosen.filter(pl.col("words").is_between(1, TOO_LONG))
+    every = rows.select("row_id", "source").collect().sort(pl.col("row_id") < start, "row_id")
+    each = -(-number // max(every["source"].n_unique(), 1))
+    turned = every.with_columns(turn=pl.int_range(pl.len()).over("source"))
+    taken = turned.filter(pl.col("turn") < each).sort("turn", "source").select("row_id")
+    found = rows.filter(pl.col("row_id").is_in(taken["row_id"].implode())).collect()
+    chosen = taken.join(found, on="row_id", maintain_order="left")
+    return chosen.with_columns(words=text_of_row().str.count_matches(r"\w+")).filter(
+        pl.col("words").is_between(1, TOO_LONG)
+    )
 
 
 def places_of(row: Row) -> list[tuple[str, int]]:
@@ -144,7 +150,7 @@ KINDS: dict[str, tuple[Build, str, bool]] = (
 )
 
 
-def plant_duplicates(rows: pl.DataFrame, params: Probes) -> pl.DataFrame:
+def plant_duplicates(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     """`params.duplicates` probes of each of KINDS, fewer where the rows do not offer as many.
 
     A row is copied once, and again only where there are too few. A text below the threshold is called near in its

@@ -113,7 +113,7 @@ def choose_items(items: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
     return [line for line in ordered if len(split_words(line["body"])) >= LEAST_WORDS and line["answer"].strip()]
 
 
-def plant_leaks(items: pl.DataFrame, rows: pl.DataFrame, params: Probes) -> pl.DataFrame:
+def plant_leaks(items: pl.DataFrame, rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     """`params.leaks` probes of each kind, none where no item is long enough.
 
     items: of evalsets.load_items. rows: for the names and kinds of the sources, which take turns.

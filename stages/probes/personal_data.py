@@ -58,7 +58,7 @@ def reject_last(placed: dict[str, Any]) -> dict[str, Any]:
     return {"turns": [*before, message("assistant", placed["other"])], "other": last["content"]}
 
 
-def plant_personal_data(rows: pl.DataFrame, params: Probes) -> pl.DataFrame:
+def plant_personal_data(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     """`params.personal_data` values of each entity, and as many of its lookalikes, where there are as many.
 
     rows: those of pool, for the names and kinds of the sources, which take turns.

@@ -4,6 +4,8 @@ This is the definition that dedup and decontaminate implement for whole columns,
 a second way to the same number.
 """
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from stages.common.probes import CAUGHT, STAYS
@@ -11,6 +13,7 @@ from stages.common.rows import text_of_row
 from stages.common.shingles import normalise_texts, split_tokens
 from stages.probes.leaks import strip_question
 
+Rule = tuple[int, float, int | None]
 LEVEL = 5  # width of a band of similarity, in hundredths
 SWAPPED, EXACT, NEAR, PART, BELOW = "swapped_labels", "exact", "near", "part", "below_threshold"
 
@@ -83,20 +86,25 @@ def judge_duplicates(
 
 
 def judge_leaks(
-    probes: pl.DataFrame, overlapping: set[str], items: pl.DataFrame, ngram: int, threshold: float
+    probes: pl.DataFrame, overlapping: set[str], items: pl.DataFrame, rules: Mapping[str, Rule]
 ) -> pl.DataFrame:
     """The probes of decontaminate with `similarity` in its n-grams and `caught`.
 
-    overlapping: row_ids that overlap an item. items: task, subtask, item, question. A part of a question below the
-    threshold must stay.
+    overlapping: row_ids that overlap an item. items: task, subtask, item, question. rules: task → words per n-gram,
+    threshold, and the length of a run that is enough by itself, if one is. A part of a question below the threshold
+    must stay; of one that holds such a run nothing is said.
     """
     named = items.select(pl.format("{}/{}/{}", "task", "subtask", "item").alias("target"), "question")
     questions = dict(named.filter(pl.col("target").is_in(probes["target"].implode())).iter_rows())
     judged = []
     for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
-        line["similarity"] = share_held(line.pop("text"), strip_question(questions[line["target"]]), ngram)
+        text, question = line.pop("text"), strip_question(questions[line["target"]])
+        ngram, threshold, run = rules[line["target"].partition("/")[0]]
+        line["similarity"] = share_held(text, question, ngram)
         line["caught"] = line["row_id"] in overlapping
-        if line["probe"] == PART:
-            line["expected"] = CAUGHT if line["similarity"] >= threshold else STAYS
+        if line["probe"] == PART and line["similarity"] < threshold:
+            line["expected"] = STAYS
+            if run and share_held(text, question, run):
+                line["caught"] = None
         judged.append(line)
     return pl.DataFrame(judged, probes.schema)
