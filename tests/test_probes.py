@@ -55,8 +55,8 @@ def write_text(number: int) -> str:
     return (
         f"The {a} of this {b} is open before {own.randrange(10, 99)} on the second day. People in Hamburg like to "
         f"visit it because the {c} there is good and the {d} is always warm. You can take the {e} with you if there is "
-        f"more than one {f} left. Please do not forget that the {a} was painted by Marlene in {own.randrange(1900, 2000)}"
-        ". It is a calm place for an afternoon."
+        f"more than one {f} left. Please do not forget that the {a} was painted by Marlene in "
+        f"{own.randrange(1900, 2000)}. It is a calm place for an afternoon."
     )
 
 
