@@ -6,6 +6,7 @@ below the threshold, and copies in which the one thing that matters is changed (
 The rows are chosen by their row_id, in turn from each source: a row that is added moves few of the choices.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from random import Random
@@ -17,6 +18,7 @@ from stages.common.files import digest_text
 from stages.common.probes import CAUGHT, STAYS, Probes, make_probe, make_table
 from stages.common.rows import CONVERSATIONS, text_of_row
 from stages.probes.edits import CHANGES, HARMLESS, NORMALISED
+from stages.probes.leaks import split_words
 from stages.probes.similarity import BELOW, EXACT, NEAR, SWAPPED, jaccard, tokens_of
 
 NGRAM = 3  # words; what dedup finds is measured anew in its own n-grams
@@ -72,10 +74,12 @@ def texts_at(row: Row, places: list[tuple[str, int]]) -> list[str]:
     return [row[column][index]["content"] for column, index in places]
 
 
-def text_of(row: Row) -> str:
-    """The text of a row, as text_of_row has it."""
-    messages = chain.from_iterable(row[column] or [] for column in CONVERSATIONS)
-    return "\n".join(f"{each['content'] or ''} {each['tool_calls'] or ''}" for each in messages)
+def parts_of(row: Row) -> list[str]:
+    """The texts of prompt or conversation, chosen and rejected."""
+    return [
+        "\n".join(f"{each['content'] or ''} {each['tool_calls'] or ''}" for each in row[column] or [])
+        for column in CONVERSATIONS
+    ]
 
 
 def renormalise(texts: list[str], style: int, random: Random) -> list[str]:
@@ -100,23 +104,29 @@ def swap_labels(row: Row, random: Random) -> tuple[Row, float] | None:
     return (row | {"label": not row["label"]}, 1.0) if row["kind"] == "unpaired" else None
 
 
+def touches_again(text: str, new: str, untouched: frozenset[str]) -> bool:
+    """Whether an edit changes a word that an earlier one has made: two slips may make another word of it."""
+    return any(word not in untouched for word in Counter(split_words(text)) - Counter(split_words(new)))
+
+
 def blur(low: float, high: float) -> Build:
     """Harmless edits of the longer messages until the similarity is in [low, high)."""
 
     def build(row: Row, random: Random) -> tuple[Row, float] | None:
-        places, original = places_of(row), text_of(row)
+        places, original = places_of(row), parts_of(row)
         texts = texts_at(row, places)
         if not texts:
             return None
+        untouched = frozenset(word for text in texts for word in split_words(text))
         words = [len(text.split()) for text in texts]
         weights = [count if count >= min(LEAST_WORDS, max(words)) else 0 for count in words]
         for _ in range(STEPS):
             (chosen,) = random.choices(range(len(texts)), [max(weight, 0) for weight in weights])
             new = random.choice(HARMLESS)(texts[chosen], random)
-            if not new or not new.strip():
+            if not new or not new.strip() or touches_again(texts[chosen], new, untouched):
                 continue
             trial = [*texts[:chosen], new, *texts[chosen + 1 :]]
-            similarity = jaccard(original, text_of(replace_texts(row, places, trial)), NGRAM)
+            similarity = jaccard(original, parts_of(replace_texts(row, places, trial)), NGRAM)
             if low <= similarity < high:
                 styled = renormalise(trial, random.randrange(len(NORMALISED)), random)
                 return replace_texts(row, places, styled if random.random() < 0.5 else trial), similarity
@@ -135,7 +145,7 @@ def change(kind: str) -> Build:
         if new is None:
             return None
         changed = replace_texts(row, places, new.split(MARK))
-        similarity = jaccard(text_of(row), text_of(changed), NGRAM)
+        similarity = jaccard(parts_of(row), parts_of(changed), NGRAM)
         return (changed, similarity) if DECOY_LEVEL[0] <= similarity < DECOY_LEVEL[1] else None
 
     return build

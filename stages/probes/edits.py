@@ -18,11 +18,10 @@ COURTESIES = (
     "Let me know what you think.",
 )  # fmt: skip
 FUNCTION_WORDS = {
-    "the": ["this"], "a": ["the"], "an": ["the"], "and": ["and also"], "because": ["since"], "since": ["because"],
-    "also": ["as well"], "very": ["really"], "really": ["very"], "which": ["that"], "that": ["which"], "if": ["when"],
-    "for": ["to"], "so": ["and so"], "to": ["in order to"],
+    "the": ["this"], "a": ["the"], "an": ["the"], "and": ["and also"], "because": ["since"], "which": ["that"],
+    "that": ["which"],
 }  # fmt: skip
-FILLERS = ("also", "just", "so", "then", "indeed")
+FILLERS = ("also", "so", "then")
 NEGATIONS = r"not|never|n[o']t|nicht|keine?[nrs]?|pas|non|niet|geen|nunca|não|inte|ikke"
 AUXILIARY = re.compile(
     r"\b(is|are|was|were|can|could|should|will|would|must|may|might|does|do|did)\b(?= [a-z])(?! (?:not|never|n't))"

@@ -1,15 +1,15 @@
-"""Exact similarity of two texts, counted n-gram by n-gram, and the verdicts on the probes that it decides.
+"""Exact similarity of two rows, counted n-gram by n-gram, and the verdicts on the probes that it decides.
 
 This is the definition that dedup and decontaminate implement for whole columns, on Python's sets: slow, and beside them
 a second way to the same number.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from stages.common.probes import CAUGHT, STAYS
-from stages.common.rows import text_of_row
+from stages.common.rows import CONVERSATIONS, text_of_row, texts_of
 from stages.common.shingles import normalise_texts, split_tokens
 from stages.probes.leaks import strip_question
 
@@ -24,17 +24,17 @@ def ngrams_of(tokens: list[str], ngram: int) -> set[tuple[str, ...]]:
     return {tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1)} if tokens else set()
 
 
-def tokens_of(texts: list[str]) -> list[list[str]]:
-    return split_tokens(normalise_texts(pl.Series(texts, dtype=pl.String))).to_list()
+def tokens_of(texts: Sequence[str]) -> list[list[str]]:
+    return split_tokens(normalise_texts(pl.Series(list(texts), dtype=pl.String))).to_list()
 
 
-def jaccard(one: str, other: str, ngram: int) -> float:
-    """Jaccard similarity of the sets of n-grams of words; 1 for two texts without words.
+def jaccard(one: Sequence[str], other: Sequence[str], ngram: int) -> float:
+    """Jaccard similarity of the sets of n-grams of two rows, each a list of texts; 1 for two rows without words.
 
-    >>> jaccard("a b c d e", "A, b; c d x", 3)  # abc bcd cde, abc bcd cdx
+    >>> jaccard(["a b c d e"], ["A, b; c d", "x"], 3)  # abc bcd cde; abc bcd x
     0.5
     """
-    first, second = (ngrams_of(tokens, ngram) for tokens in tokens_of([one, other]))
+    first, second = (set().union(*(ngrams_of(each, ngram) for each in tokens_of(texts))) for texts in (one, other))
     return len(first & second) / len(first | second) if first | second else 1.0
 
 
@@ -64,14 +64,15 @@ def judge_duplicates(
     near duplicate below the threshold must stay; one above it bears its level as its type. Nothing is said where the
     row that it copies is not kept, or where a decoy is dropped for another row: it may be a copy of that one.
     """
-    copied = rows.filter(pl.col("row_id").is_in(probes["target"].implode()))
-    texts = dict(copied.select("row_id", text_of_row()).iter_rows())
+    parts = [texts_of(column) for column in CONVERSATIONS]
+    copied = rows.filter(pl.col("row_id").is_in(probes["target"].implode())).select("row_id", *parts)
+    texts = {row_id: each for row_id, *each in copied.iter_rows()}
     told = pl.concat([probes["row_id"], probes["target"]]).implode()
     lines = marks.filter(pl.col("row_id").is_in(told)).select("row_id", "survivor", "reason").iter_rows()
     verdict = {row_id: (survivor, reason) for row_id, survivor, reason in lines}
     judged = []
-    for line in probes.with_columns(text=text_of_row()).iter_rows(named=True):
-        text, target = line.pop("text"), line["target"]
+    for line, text in zip(probes.iter_rows(named=True), probes.select(parts).iter_rows(), strict=True):
+        target = line["target"]
         line["similarity"] = jaccard(text, texts[target], ngram)
         if line["probe"].startswith(NEAR):
             above = line["similarity"] >= threshold
