@@ -112,7 +112,8 @@ def add_filler(text: str, random: Random) -> str | None:
 
 def append_sentence(text: str, random: Random) -> str | None:
     sentence = random.choice(COURTESIES)
-    return f"{text.rstrip()} {sentence}" if is_english(text) and sentence not in text else None
+    fits = is_english(text) and sentence not in text and text.rstrip()[-1:] in (".", "!", "?")
+    return f"{text.rstrip()} {sentence}" if fits else None
 
 
 def leave_out_sentence(text: str, random: Random) -> str | None:
