@@ -20,6 +20,7 @@ BLOCKS = {
     "tasks": ("stages.common.params", "Task"),
     "engine": ("stages.common.engine", "Engine"),
     "pool": ("stages.pool", "Pool"),
+    "probes": ("stages.common.probes", "Probes"),
     "dedup": ("stages.dedup", "Dedup"),
     "scrub": ("stages.scrub", "Scrub"),
     "filters": ("stages.quality.filters", "Filters"),

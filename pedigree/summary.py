@@ -80,6 +80,25 @@ def data_lines(metrics: Metrics) -> list[list[str]]:
     return rows if len(rows) > 1 else []
 
 
+def probe_lines(metrics: Metrics) -> list[list[str]]:
+    """Of each stage the type of probe that it caught least of, and the decoys that it caught most of."""
+    rows = [["probes", "caught", "lowest recall", "decoys caught", "most of"]]
+    for stage in DATA_STAGES:
+        types = metrics.get(stage, {}).get("probes", {})
+        sought = {name: each for name, each in types.items() if "recall" in each and "precision" in each}
+        decoys = {name: each for name, each in types.items() if each.get("decoys")}
+        if sought:
+            worst = min(sought, key=lambda name: sought[name]["recall"])
+            wrong = max(decoys, key=lambda name: decoys[name]["wrongly_caught"] / decoys[name]["decoys"], default="")
+            caught, planted = (sum(each[key] for each in sought.values()) for key in ("caught", "planted"))
+            hit, spared = (sum(each[key] for each in decoys.values()) for key in ("wrongly_caught", "decoys"))
+            rows.append(
+                [stage, f"{caught} of {planted}", f"{sought[worst]['recall']:.2f} {shorten(worst, 24)}",
+                 f"{hit} of {spared}", shorten(wrong, 24) if hit else "-"]
+            )  # fmt: skip
+    return rows if len(rows) > 1 else []
+
+
 def mixture_lines(mix: dict[str, Any]) -> list[list[str]]:
     rows = [["mixture", "rows", "held out", "tokens"]]
     for kind in ("sft", "preference", "unpaired"):
@@ -212,6 +231,7 @@ def write_summary(bold: bool = False) -> str:
     parts = []
     for rows, right in (
         (data_lines(metrics), (1, 2)),
+        (probe_lines(metrics), ()),
         (mixture_lines(metrics.get("mix", {})), (1, 2, 3)),
         (training_lines(metrics), ()),
         (score_lines(scores), ()),

@@ -137,6 +137,7 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "kinds": list_sources(facts),
         "removals": wording.removals(facts),
         "entities": list_entities(facts),
+        "probes": wording.probes(facts),
         "evaluation": list_evaluation(facts, scores),
         "differences": differences,
         "difference_rows": {cells[0].task: cells for cells in map(list, zip(*differences.values(), strict=True))},

@@ -1,6 +1,7 @@
 """Drop or mark rows that overlap an evaluation item, after leaving out rows that would teach something bad.
 
-data/scrub/{rows,items}.parquet → data/decontaminate/{rows,ledger,items,report}.parquet, metrics/decontaminate.json
+data/scrub/{rows,items,probes}.parquet → data/decontaminate/{rows,ledger,items,report,probes}.parquet,
+metrics/decontaminate.json
 
 Compared are the questions and answers of exactly the items that eval will run, and of the worked examples that lm-eval
 may show before them (stages/contamination/items.py), by two rules (stages/contamination/overlaps.py): a row overlaps an
@@ -24,6 +25,7 @@ from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import LEDGER_SCHEMA, check_balance
 from stages.common.params import Name, Params, PositiveInt, load, load_tasks
+from stages.common.probes import read_probes, rows_of, score
 from stages.common.rows import read_rows
 from stages.contamination.items import comparable, item_texts, read_items
 from stages.contamination.overlaps import find_overlaps
@@ -43,6 +45,7 @@ class TaskRules(Params):
     threshold: Threshold | None = None
     run: PositiveInt | None = None
     action: Action | None = None
+from stages.probes.similarity import judge_leaks
 
 
 class Decontaminate(Params):
@@ -174,10 +177,18 @@ def measure(
     }
 
 
+def try_probes(probes: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str]) -> pl.DataFrame:
+    """The probes with what the comparison says of them; by themselves, so that no item is marked for their sake."""
+    overlaps, _, _ = compare(rows_of(probes), items, params, tasks)
+    rules = {task: (ngram, threshold, run) for task, ngram, threshold, run, _ in rules_of(params, tasks).iter_rows()}
+    return judge_leaks(probes, set(overlaps["row_id"]), items.filter(split="test"), rules)
+
+
 def main() -> None:
     params, filters, tasks = load(Decontaminate, "decontaminate"), load(Filters, "filters"), load_tasks()
     names = [task.name for task in tasks]
     rows, items = read_rows("data/scrub"), read_items(names)
+    probes, _ = read_probes("data/scrub", "decontaminate")
     filtered = filter_rows(rows, filters)
     compared = rows.filter(~pl.col("row_id").is_in(filtered["row_id"].implode()))
     overlaps, marked, report = compare(compared, items, params, names)
@@ -186,9 +197,11 @@ def main() -> None:
     kept = rows.filter(~pl.col("row_id").is_in(dropped.implode()))
     check_balance("decontaminate", rows, kept, ledger)
     asked = marked.filter(split="test").select("task", "subtask", "item", "dirty", "rows")
-    for name, table in {"rows": kept, "ledger": ledger, "items": asked, "report": report}.items():
+    probes = try_probes(probes, items, params, names)
+    tables = {"rows": kept, "ledger": ledger, "items": asked, "report": report, "probes": probes}
+    for name, table in tables.items():
         write_table(f"data/decontaminate/{name}.parquet", table)
-    metrics = measure(rows, marked, overlaps, ledger, names)
+    metrics = measure(rows, marked, overlaps, ledger, names) | {"probes": score(probes)}
     write_json("metrics/decontaminate.json", metrics)
     left_out, overlapping = sum(metrics["filtered"].values()), metrics["dropped"] + metrics["marked"]
     dirty = f"{asked['dirty'].sum()} of {asked.height} evaluation items"

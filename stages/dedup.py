@@ -1,7 +1,7 @@
 """Drop exact and near duplicates, within and across sources.
 
-data/pool/rows.parquet → data/dedup/{rows,ledger}.parquet, data/clusters/{clusters,alike}.parquet, metrics/dedup.json,
-metrics/plots/dedup_scurve.csv
+data/pool/{rows,probes}.parquet → data/dedup/{rows,ledger,probes}.parquet, data/clusters/{clusters,alike}.parquet,
+metrics/dedup.json, metrics/plots/dedup_scurve.csv
 
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
 depends on the order of arrival. Rows of one `kind` are compared with each other:
@@ -37,6 +37,7 @@ from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import load, load_sources
+from stages.common.probes import SOURCE, add_probes, read_probes, score
 from stages.common.rows import read_rows
 from stages.common.shingles import Positions, map_in_threads, normalise_texts
 from stages.deduplication.buckets import APART, CONTRADICTS, Near, assign_buckets, choose_kept
@@ -44,8 +45,10 @@ from stages.deduplication.comparison import Comparison, Rows
 from stages.deduplication.params import Dedup, candidate_probability, even_similarity
 from stages.deduplication.second_look import WHY
 from stages.deduplication.signatures import describe_rows, row_texts
+from stages.probes.similarity import judge_duplicates
 
 ALIKE_SCHEMA = {"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64, "why": pl.String}
+PROBED_ROWS = 20_000
 BATCH_ROWS = 400  # of 200 words: what their arrays take fits the cache of a core
 
 
@@ -208,20 +211,34 @@ def describe_drop(row_id: str, reason: str, other_id: str, similarity: float) ->
     return {"row_id": row_id, "action": "drop", "reason": reason, "other_id": other_id, "detail": detail}
 
 
+def try_probes(probes: pl.DataFrame, rows: pl.DataFrame, sources: list[str], params: Dedup) -> pl.DataFrame:
+    """The probes with what became of them, beside the rows that they copy and PROBED_ROWS others.
+
+    That is a run of its own: among the rows they would change which words are known, and contradict what they copy.
+    """
+    copied = pl.col("row_id").is_in(probes["target"].implode())
+    beside = pl.concat([rows.filter(copied), rows.filter(~copied).sort("row_id").head(PROBED_ROWS)])
+    alone = params.model_copy(update={"swapped_labels": "keep_first"})
+    marks, _, _ = mark_duplicates(add_probes(beside, probes), [*sources, SOURCE], alone)
+    return judge_duplicates(probes, beside, marks.rename({"cluster": "survivor"}), params.ngram, params.threshold)
+
+
 def main() -> None:
     params = load(Dedup, "dedup")
-    rows = read_rows("data/pool")
-    marks, alike, near = mark_duplicates(rows, [source.name for source in load_sources()], params)
+    rows, (probes, later) = read_rows("data/pool"), read_probes("data/pool", "dedup")
+    sources = [source.name for source in load_sources()]
+    marks, alike, near = mark_duplicates(rows, sources, params)
+    probes = try_probes(probes, rows, sources, params)
     dropped = marks.filter(pl.col("reason").is_not_null()).sort("row_id")
     kept = rows.filter(~pl.col("row_id").is_in(dropped["row_id"].implode()))
     lines = dropped.select("row_id", "reason", "other_id", "similarity").iter_rows()
     ledger = ledger_lines("dedup", [describe_drop(*line) for line in lines])
     check_balance("dedup", rows, kept, ledger)
     clusters = list_clusters(marks)
-    metrics = measure(marks, clusters, alike, near, params)
+    metrics = measure(marks, clusters, alike, near, params) | {"probes": score(probes)}
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger}.items():
+    for name, table in {"rows": kept, "ledger": ledger, "probes": pl.concat([probes, later])}.items():
         write_table(f"data/dedup/{name}.parquet", table)
     for name, table in {"clusters": clusters, "alike": alike}.items():
         write_table(f"data/clusters/{name}.parquet", table)

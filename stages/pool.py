@@ -1,6 +1,6 @@
 """Read every source into the one row schema.
 
-data/raw/sources → data/pool/{rows,refused,ledger}.parquet, metrics/pool.json
+data/raw/sources → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
@@ -34,10 +34,13 @@ from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
+from stages.common.probes import Probes
 from stages.common.records import build_table, make_row_id, make_worker, read_entries
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_source
 from stages.common.table_file import open_table
+from stages.probes.duplicates import plant_duplicates
+from stages.probes.personal_data import plant_personal_data
 
 REFUSED_SCHEMA = pl.Schema({"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String})
 TREES = 1000  # built at a time
@@ -191,8 +194,7 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
 
 
 def main() -> None:
-    params, sources = load(Pool, "pool"), load_sources()
-    engine = Engine(name="local", workers=None, address=None)
+    params, sources, probes, engine = load(Pool, "pool"), load_sources(), load(Probes, "probes"), load(Engine, "engine")
     key = read_subject_key(params.subject_key, os.environ)
     for source in sources:  # all of them, before the first is read
         check_source(source)
@@ -209,7 +211,10 @@ def main() -> None:
             reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
             say("pool", f"{source.name}: {tally.rows} rows, {tally.reasons.total()} refused{reasons}")
     write_table("data/pool/ledger.parquet", ledger_lines("pool", []))
-    subjects = pl.scan_parquet("data/pool/rows.parquet").select(pl.col("subject").drop_nulls().n_unique())
+    table = pl.scan_parquet("data/pool/rows.parquet")
+    planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
+    write_table("data/pool/probes.parquet", planted)
+    subjects = table.select(pl.col("subject").drop_nulls().n_unique())
     write_json("metrics/pool.json", measure(sources, tallies, subjects.collect().item(), params.subject_key))
 
 

@@ -1,4 +1,4 @@
-"""Find personal data and replace it.    data/dedup, evaluation sets → data/scrub/{rows,ledger,items}.parquet
+"""Find personal data and replace it.    data/dedup, evaluation sets → data/scrub/{rows,ledger,items,probes}.parquet
 
 Presidio (docs: data-privacy-stack.github.io/presidio) with its pattern recognisers, ours, and lists of names looks at
 every text of a row: contents of messages, values inside tool calls, chosen and rejected replies. What it finds becomes
@@ -22,8 +22,10 @@ from stages.common.evalsets import ITEM_SCHEMA, load_items
 from stages.common.files import write_csv, write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import Params, Share, load, load_tasks
+from stages.common.probes import Probes, judge_personal_data, read_probes, rows_of, score
 from stages.common.rows import CONVERSATIONS, read_rows
 from stages.pii.spans import Allowed, merge_findings, replace_findings
+from stages.probes.leaks import plant_leaks
 
 if TYPE_CHECKING:
     from stages.pii.analyser import Analyser
@@ -261,6 +263,7 @@ def measure(
 
 def main() -> None:
     params, tasks, rows = load(Scrub, "scrub"), load_tasks(), read_rows("data/dedup")
+    planting, (probes, _) = load(Probes, "probes"), read_probes("data/dedup", "scrub")
     from stages.pii.analyser import Analyser
 
     analyser = Analyser(params.language, list(params.entities), params.threshold, params.names)
@@ -270,8 +273,13 @@ def main() -> None:
     kept, ledger, found = scrub_rows(rows, scrubber)
     check_balance("scrub", rows, kept, ledger)
     metrics = measure(params, rows.height, ledger, found, analyser.not_covered)
-    counts = metrics["entities"]
-    for name, written in (("rows", kept), ("ledger", ledger), ("items", scrub_items(load_items(tasks), scrubber))):
+    counts, items = metrics["entities"], load_items(tasks)
+    sought = [entity for entity, action in params.entities.items() if action != "keep"]
+    probes = pl.concat([probes.filter(pl.col("probe").is_in(sought)), plant_leaks(items, rows.lazy(), planting)])
+    probes = judge_personal_data(probes, scrub_rows(rows_of(probes), scrubber)[0])
+    metrics["probes"] = score(probes, by_type=True)
+    tables = {"rows": kept, "ledger": ledger, "items": scrub_items(items, scrubber), "probes": probes}
+    for name, written in tables.items():
         write_table(f"data/scrub/{name}.parquet", written)
     write_csv("metrics/plots/scrub.csv", pl.DataFrame({"entity": list(counts), "count": list(counts.values())}))
     write_json("metrics/scrub.json", metrics)

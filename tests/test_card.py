@@ -473,3 +473,27 @@ def test_models_must_have_answered_the_same_items_and_prompts(folder: Path) -> N
     pl.DataFrame({"prompt": ["Another?"], "answer": ["Yes."]}).write_parquet(path.with_name("answers.parquet"))
     with pytest.raises(InputError, match=r"data/eval/align/answers\.parquet: other prompts than base"):
         card.main()
+
+
+PROBES = {
+    "near_85": {"planted": 20, "caught": 19, "recall": 0.95, "precision": 0.76},
+    "negation": {"decoys": 8, "wrongly_caught": 6},
+}
+
+
+def test_the_card_shows_what_the_probes_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs(tmp_path, metrics=METRICS | {"dedup": METRICS["dedup"] | {"probes": PROBES}})
+    card.main()
+    markdown = Path("reports/card.md").read_text()
+    assert "| dedup | near copies, similarity from 0.85 | 20 | 19 | 0.950 | – | – | 0.760 |" in markdown
+    assert "| dedup | copies with a “not” put in or taken out | – | – | – | 8 | 6 | – |" in markdown
+    page = Path("reports/card.html").read_text()
+    cells = re.search(r">near copies, similarity from 0.85</th>((?:<td[^>]*>[^<]*</td>)*)</tr>", page)
+    assert cells is not None
+    assert re.findall(r">([^<]+)<", cells[1]) == ["20", "19", "0.950", "–", "–", "0.760"]
+    assert 'href="#probes"' in page
+    write_inputs(tmp_path)
+    card.main()
+    assert "probe" not in Path("reports/card.html").read_text().lower()
+    assert "probe" not in Path("reports/card.md").read_text().lower()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stages import decontaminate
 from stages.common.errors import InputError
+from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.contamination import overlaps as overlapping
 from stages.contamination.items import comparable, item_texts, read_items, strip_frame
@@ -338,6 +339,7 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     items_of(item(QUESTION, ANSWER), item("Who runs the skin clinic?", "Me", 1)).write_parquet(
         "data/scrub/items.parquet"
     )
+    make_table([]).write_parquet("data/scrub/probes.parquet")
     decontaminate.main()
     kept = pl.read_parquet("data/decontaminate/rows.parquet")
     assert kept["row_id"].to_list() == stay

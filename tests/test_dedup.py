@@ -11,6 +11,7 @@ import pytest
 from stages import dedup
 from stages.common.errors import InputError
 from stages.common.params import validate
+from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.common.shingles import hash_ngrams, hash_tokens, ngram_sets, split_tokens
 from stages.dedup import list_clusters, mark_duplicates, measure
@@ -288,6 +289,7 @@ def test_main_writes_the_same_bytes_twice(
     Path("data/pool").mkdir(parents=True)
     rows = [row("b", words(), source="second"), row("c", "alone"), row("a", words({14: "other"}))]
     pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/pool/rows.parquet")
+    make_table([]).write_parquet("data/pool/probes.parquet")
     written = []
     for _ in range(2):
         dedup.main()

@@ -455,12 +455,15 @@ def test_subject_key() -> None:
     assert "another" not in str(error.value)
 
 
+NO_PROBES = "probes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}\n"
+
+
 def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
     write_lines("data/raw/sources/a.jsonl", [QA[0] | {"id": "p1"}, QA[1], {"question": "Ann Lee?"}])
     write_lines("data/raw/sources/b.jsonl", [{"prompt": "Hi", "chosen": "Hello", "rejected": "No"}])
     entry = "{{name: {0}, path: data/raw/sources/{0}.jsonl, format: {1}, licence: MIT, consent: public, share: 1.0{2}}}"
     entries = f"  - {entry.format('a', 'qa', ', subject: id')}\n  - {entry.format('b', 'pairs', '')}\n"
-    Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n")
+    Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n{NO_PROBES}")
     pool.main()
     assert json.loads(Path("metrics/pool.json").read_text()) == {
         "rows_in": 4,
@@ -499,7 +502,7 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:
     entry = "{{name: {0}, path: {0}.jsonl, format: qa, licence: MIT, consent: public, share: 0.5}}"
     Path("params.yaml").write_text(
-        f"sources: [{entry.format('a')}, {entry.format('b')}]\npool: {{subject_key: public}}\n"
+        f"sources: [{entry.format('a')}, {entry.format('b')}]\npool: {{subject_key: public}}\n{NO_PROBES}"
     )
     Path("a.jsonl").write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"sources.b.path: no file b.jsonl"):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from stages import scrub
 from stages.common.errors import InputError
+from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.pii import Finding
 from stages.pii.analyser import POSSIBLE, Analyser
@@ -460,6 +461,7 @@ scrub:
   threshold: 0.5
   names: NAMES
   allow: [Maren Okafor]
+probes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}
 tasks:
   - {name: clinic, path: data/raw/eval/clinic.yaml, chat: true, limit: null}
 """
@@ -490,6 +492,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         row("b", message("user", "See https://example.org"), message("assistant", "Maren Okafor wrote it.")),
         row("c", message("assistant", None, tool_calls="{")),
     ).write_parquet("data/dedup/rows.parquet")
+    make_table([]).write_parquet("data/dedup/probes.parquet")
     return tmp_path
 
 
@@ -513,6 +516,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
         "kept": {"URL": 1},
         "names": "lists",
         "not_covered": ["LOCATION", "ORGANIZATION", "NRP"],
+        "probes": {},
     }
     assert Path("metrics/plots/scrub.csv").read_text() == "entity,count\nPERSON,2\nEMAIL_ADDRESS,1\n"
     ledger = pl.read_parquet("data/scrub/ledger.parquet")

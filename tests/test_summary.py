@@ -109,6 +109,26 @@ def test_long_counts_stay_within_the_page(clone: Path) -> None:
     assert max(map(len, write_summary().splitlines())) <= 100
 
 
+def test_the_worst_probes_of_each_stage(clone: Path) -> None:
+    assert "probes" not in write_summary()
+    near = {"planted": 20, "caught": 20, "recall": 1.0, "precision": 0.8}
+    types = {
+        "exact": near,
+        "near_80": near | {"caught": 17, "recall": 0.85},
+        "number": {"decoys": 10, "wrongly_caught": 2},
+        "negation": {"decoys": 5, "wrongly_caught": 4},
+    }
+    write_json("metrics/dedup.json", METRICS["dedup"] | {"probes": types})
+    # Nothing is expected of a reworded item: its recall is not the lowest.
+    reworded = {"planted": 9, "caught": 1, "recall": 0.1}
+    write_json(
+        "metrics/decontaminate.json", METRICS["decontaminate"] | {"probes": {"part": near, "reworded": reworded}}
+    )
+    lines = words()
+    assert ["dedup", "37", "of", "40", "0.85", "near_80", "6", "of", "15", "negation"] in lines
+    assert ["decontaminate", "20", "of", "20", "1.00", "part", "0", "of", "0", "-"] in lines
+
+
 def test_what_has_not_run_is_named(clone: Path) -> None:
     for path in ("metrics/align.json", "metrics/eval/quantized.json", "reports/card.html"):
         Path(path).unlink()

@@ -14,6 +14,22 @@ METHODS = {
     "sft_dp": "supervised fine-tuning under differential privacy (DP-SGD)",
     "dpo": "direct preference optimisation (DPO)",
 }
+PROBES = {
+    "exact": "exact copies",
+    "swapped_labels": "copies with the labels exchanged",
+    "below_threshold": "near copies below the threshold",
+    "negation": "copies with a “not” put in or taken out",
+    "number": "copies with another number",
+    "name": "copies with another name",
+    "topic": "copies about another topic",
+    "polarity": "copies with a word turned into its opposite",
+    "verbatim": "question and its answer",
+    "with_answer": "question and answer inside another message",
+    "question": "question alone",
+    "part": "part of a question",
+    "reworded": "question in other words",
+    "neighbour": "another task about the same words",
+}
 SCHEMES = {"w4a16": "4-bit weights"}
 ENTITIES = {
     "PERSON": "names of persons",
@@ -202,6 +218,20 @@ def removals(facts: Facts) -> list[dict[str, Any]]:
             "lines": [line for line in lines if line.number] or [Removal(0, "nothing", "nothing removed")],
         }
         for stage, lines in told.items()
+    ]
+
+
+def probes(facts: Facts) -> list[dict[str, Any]]:
+    """What the probes of each stage found: stage and lines of {what, planted, caught, recall, decoys, ...}."""
+
+    def name_type(name: str) -> str:
+        level = re.fullmatch(r"near_(\d+)", name)
+        return f"near copies, similarity from 0.{level[1]}" if level else PROBES.get(name, name)
+
+    return [
+        {"stage": stage, "lines": [{"what": name_type(name)} | scores for name, scores in found.items()]}
+        for stage in ("dedup", "scrub", "decontaminate")
+        if (found := facts.metrics[stage].get("probes"))
     ]
 
 
