@@ -30,6 +30,7 @@ from stages.common.rows import read_rows
 from stages.contamination.items import comparable, item_texts, read_items
 from stages.contamination.overlaps import find_overlaps
 from stages.contamination.report import report_worst
+from stages.probes.similarity import judge_leaks
 from stages.quality.filters import JUDGED, REASONS, Filters, make_filter
 
 BATCH = 20_000  # rows filtered at a time
@@ -45,7 +46,6 @@ class TaskRules(Params):
     threshold: Threshold | None = None
     run: PositiveInt | None = None
     action: Action | None = None
-from stages.probes.similarity import judge_leaks
 
 
 class Decontaminate(Params):
