@@ -198,6 +198,7 @@ def test_a_teammate_works_without_the_raw_personal_data(project: Path, tmp_path:
     call(clone, *DVC, "remote", "add", "--local", "-f", "-d", "store", str(tmp_path / "store"))
     call(clone, *DVC, "pull", "--allow-missing")
     assert (clone / "data/scrub/rows.parquet").is_file()
+    assert (clone / "data/clusters/clusters.parquet").is_file()  # row ids alone
     assert not (clone / "data/pool/rows.parquet").exists()
     assert not (clone / "data/dedup/rows.parquet").exists()
     lines = call(clone, *DVC, "repro", "--allow-missing", "--dry").splitlines()

@@ -505,7 +505,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
     ]
     items = pl.read_parquet("data/scrub/items.parquet")
     assert items.row(0) == (
-        "clinic", "clinic", 0, "Who is <EMAIL_ADDRESS>?", ["Dr. <PERSON>", "Dr. Maren Okafor"], "Dr. <PERSON>",
+        "clinic", "clinic", "test", 0, "Who is <EMAIL_ADDRESS>?", ["Dr. <PERSON>", "Dr. Maren Okafor"], "Dr. <PERSON>",
     )  # fmt: skip
     assert json.loads(Path("metrics/scrub.json").read_text()) == {
         "rows_in": 3,
