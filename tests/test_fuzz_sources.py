@@ -1,6 +1,6 @@
 """Malformed sources: no traceback, every record accounted for, and nothing of a record in any message.
 
-Thousands of files of every format, type and compression, each broken in one way that the seed chooses, are pooled for
+Some 5,000 files of every format, type and compression, each broken in one way that the seed chooses, are pooled for
 real. A file is then refused as a whole (InputError), or each of its records is read or refused with a reason.
 """
 

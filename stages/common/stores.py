@@ -62,7 +62,8 @@ def list_files(path: str, key: str) -> list[str]:
     with told_plainly(path, key):
         if not any(sign in path for sign in "*?["):
             return [path] if store.isfile(path) else []
-        return sorted(store.unstrip_protocol(name) for name in store.glob(path) if store.isfile(name))
+        found = store.glob(path, detail=True)  # with what the listing says, or each file would be asked for
+        return sorted(store.unstrip_protocol(name) for name, about in found.items() if about["type"] == "file")
 
 
 @contextmanager
