@@ -418,7 +418,9 @@ def test_known_sums() -> None:
 def test_each_type_in_every_style_with_lookalikes() -> None:
     probes = plant_personal_data(ROWS.lazy(), PARAMS)
     sought = probes.filter(expected=CAUGHT)
-    assert Counter(sought["probe"]) == dict.fromkeys(sought["probe"].unique(), PARAMS.personal_data)
+    counts = dict.fromkeys(sought["probe"].unique(), PARAMS.personal_data)
+    assert Counter(sought["probe"]) == counts | {"SECRET": 2 * PARAMS.personal_data}  # keys and passwords
+    assert probes["row_id"].n_unique() == probes.height
     assert {"PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "STREET_ADDRESS", "DATE_OF_BIRTH", "US_SSN"} <= set(
         sought["probe"]
     )
@@ -429,7 +431,7 @@ def test_each_type_in_every_style_with_lookalikes() -> None:
     tools = sought.filter(
         pl.col("messages").list.eval(pl.element().struct.field("tool_calls").is_not_null()).list.any()
     )
-    assert tools.height == sought["probe"].n_unique() * PARAMS.personal_data // len(STYLES)
+    assert tools.height == sought.height // len(STYLES)
     for calls in tools["messages"].list.get(1).struct.field("tool_calls"):
         assert json.loads(calls)[0]["name"] == "update_record"
 

@@ -8,6 +8,7 @@ They hold no text of the user's. English only: what scrub finds in another langu
 
 import json
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -65,9 +66,11 @@ def plant_personal_data(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     """
     texts, sources = read_yaml(SENTENCES), list_sources(rows)
     probes: list[dict[str, Any]] = []
-    for entity, entry in texts["entities"].items():
-        random, says = Random(f"{params.seed} {entity}"), entry.get("says", texts["says"])
-        make = MAKE.get(entity) or partial(fill, entry.get("form", ""))
+    numbers: Counter[str] = Counter()
+    for name, entry in texts["entities"].items():
+        entity = entry.get("entity", name)
+        random, says = Random(f"{params.seed} {name}"), entry.get("says", texts["says"])
+        make = MAKE.get(name) or partial(fill, entry.get("form", ""))
         for number in range(params.personal_data):
             style, value = STYLES[number % len(STYLES)], make(random)
             placed = place_value(style, value, says[number % len(says)], entry, texts)
@@ -75,12 +78,14 @@ def plant_personal_data(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
             if style == "reply" and kind == "preference":
                 placed = reject_last(placed)
             row = converse(source, kind, licence, **placed)
-            probes.append(make_probe(row, entity, "scrub", number, planted=[value]))
+            probes.append(make_probe(row, entity, "scrub", numbers[entity], planted=[value]))
+            numbers[entity] += 1
         for number, marked in enumerate(entry.get("lookalikes", [])[: params.personal_data]):
             text = MARKED.sub(r"\1", marked).replace("{", "{{").replace("}", "}}")
             placed = place_value(("chat", "reply")[number % 2], "", text, entry, texts)
             source, kind, licence = sources[len(probes) % len(sources)]
             row = converse(source, kind, licence, **placed)
             lookalikes = {"planted": MARKED.findall(marked), "expected": STAYS}
-            probes.append(make_probe(row, entity, "scrub", params.personal_data + number, **lookalikes))
+            probes.append(make_probe(row, entity, "scrub", numbers[entity], **lookalikes))
+            numbers[entity] += 1
     return make_table(probes)
