@@ -1,14 +1,15 @@
 """Our own recognisers beside Presidio's: numbers of telephones and cards as written, records, dates of birth, names."""
 
 import sys
+from collections.abc import Callable
 
 import regex
-from phonenumbers import PhoneNumberMatcher, national_significant_number
 from presidio_analyzer import EntityRecognizer, Pattern, PatternRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
 from stages.pii.names import ENTITY, find_names
+from stages.pii.phones import find_phones
 
 WRITTEN, LABELLED, IN_CONTEXT = 0.6, 0.85, 0.2  # scores; a context word before the finding adds 0.35 (Presidio)
 PHONE_DIGITS = 7  # of the national number; shorter ones are years and codes (in Germany 1640 is a valid number)
@@ -45,16 +46,18 @@ _STREET = (
 class PhoneNumbers(PhoneRecognizer):
     """Presidio's recogniser without its short numbers, and without the limit of tries that lets long texts through."""
 
+    least_digits = PHONE_DIGITS
+    most_tries = sys.maxsize
+
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
         found = {
-            (match.start, match.end): match
-            for region in self.supported_regions
-            for match in PhoneNumberMatcher(text, region, leniency=self.leniency or 0, max_tries=sys.maxsize)
-            if len(national_significant_number(match.number)) >= PHONE_DIGITS
+            (phone.start, phone.end)
+            for phone in find_phones(text, tuple(self.supported_regions), self.leniency or 0, self.most_tries)
+            if phone.national_digits >= self.least_digits
         }
-        results = [self._get_recognizer_result(match, text, None, nlp_artifacts) for match in found.values()]
+        results = [RecognizerResult("PHONE_NUMBER", start, end, self.SCORE) for start, end in found]
         return EntityRecognizer.remove_duplicates(results)
 
 
@@ -161,3 +164,15 @@ def street_addresses(language: str) -> PatternRecognizer:
 
 def listed_names(language: str) -> ListedNames:
     return ListedNames([ENTITY], name="ListedNames", supported_language=language)
+
+
+OURS: dict[str, Callable[[str], list[EntityRecognizer]]] = {
+    "PHONE_NUMBER": lambda language: [PhoneNumbers(supported_language=language), written_phones(language)],
+    "CREDIT_CARD": lambda language: [written_cards(language)],
+    "IBAN_CODE": lambda language: [ibans(language)],
+    "MEDICAL_RECORD": lambda language: [medical_records(language)],
+    "DATE_OF_BIRTH": lambda language: [dates_of_birth(language)],
+    "STREET_ADDRESS": lambda language: [street_addresses(language)],
+}
+"""Entity → our recognisers of it in a language."""
+BESIDE_STOCK = ("CREDIT_CARD",)  # entities whose recognisers of Presidio's look too
