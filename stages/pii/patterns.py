@@ -10,6 +10,7 @@ from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecogn
 
 from stages.pii.names import ENTITY, find_names
 from stages.pii.phones import find_phones
+from stages.pii.secrets import secrets
 
 WRITTEN, LABELLED, IN_CONTEXT = 0.6, 0.85, 0.2  # scores; a context word before the finding adds 0.35 (Presidio)
 PHONE_DIGITS = 7  # of the national number; shorter ones are years and codes (in Germany 1640 is a valid number)
@@ -34,6 +35,12 @@ DATE = (
 _RECORD_LABEL = (
     r"\b(?:MRN|(?:medical|health|hospital|patient) record(?: (?:number|no|id))?|(?:patient|chart|hospital)['’]?s? "
     r"?(?:id|number|no|identifier))\b[.:#=]*(?: (?:is|was)\b:?)?\s*[#:]?\s*"
+)
+_ID_LABEL = (
+    r"\b(?:(?:account|acct|policy|member(?:ship)?|claim|customer|client|case|employee|student|passport|visa|insurance|"
+    r"subscriber|group|license|licence|permit|registration|badge|tax|national|identity|identification|id|reference|"
+    r"prescription|rx|authorization|referral|enrollment|user)(?: card)? ?(?:number|no|id|num|#|code)|passport|medicare|"
+    r"medicaid)\b[.:#=]*(?: (?:is|was)\b:?)?\s{0,2}[#:]?\s{0,2}"
 )
 
 
@@ -99,6 +106,32 @@ def written_phones(language: str) -> PatternRecognizer:
     )
 
 
+def is_luhn(digits: str) -> bool:
+    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+
+
+class NetworkCards(PatternRecognizer):
+    """Numbers of the networks that Presidio does not know, by their beginnings, lengths and check digit: Mastercard's 2
+    series, and Maestro, UnionPay and others of 12 to 19 digits."""
+
+    def validate_result(self, pattern_text: str) -> bool:
+        return is_luhn(regex.sub(r"\D", "", pattern_text))
+
+
+def network_cards(language: str) -> NetworkCards:
+    return NetworkCards(
+        "CREDIT_CARD",
+        supported_language=language,
+        patterns=[
+            Pattern("Mastercard", r"(?<![\w.-])2[2-7][0-9]{2}(?:[ -]?[0-9]{4}){3}(?![\w-])", WRITTEN),
+            Pattern("Maestro", r"(?<![\w.-])(?:5[06-9]|6[0-9])(?:[ -]?[0-9]){10,17}(?![\w-])", WRITTEN),
+        ],
+        context=CARD_WORDS,
+    )
+
+
 def written_cards(language: str) -> PatternRecognizer:
     """12 to 19 digits beside a word of cards: Presidio knows neither 12, 18 and 19 digits nor Mastercard's 2 series."""
     return PatternRecognizer(
@@ -127,6 +160,22 @@ def medical_records(language: str) -> PatternRecognizer:
             Pattern("lettered", r"(?<![\w-])[A-Z]{2,4}-\d{5,8}(?![\w-])", IN_CONTEXT),
         ],
         context=RECORD_WORDS,
+    )
+
+
+def labelled_ids(language: str) -> PatternRecognizer:
+    """Policy number HX-209915, account no. 0021-4455: whatever is called somebody's number or ID."""
+    return PatternRecognizer(
+        "ID_NUMBER",
+        name="LabelledIds",
+        supported_language=language,
+        patterns=[
+            Pattern(
+                "labelled",
+                rf"{_ID_LABEL}\K(?=[\w/-]*\d{{3}})[A-Z0-9]{{1,12}}(?:[-/][A-Z0-9]{{1,12}}){{0,4}}+(?!\w)",
+                LABELLED,
+            )
+        ],
     )
 
 
@@ -168,9 +217,11 @@ def listed_names(language: str) -> ListedNames:
 
 OURS: dict[str, Callable[[str], list[EntityRecognizer]]] = {
     "PHONE_NUMBER": lambda language: [PhoneNumbers(supported_language=language), written_phones(language)],
-    "CREDIT_CARD": lambda language: [written_cards(language)],
+    "CREDIT_CARD": lambda language: [network_cards(language), written_cards(language)],
     "IBAN_CODE": lambda language: [ibans(language)],
     "MEDICAL_RECORD": lambda language: [medical_records(language)],
+    "ID_NUMBER": lambda language: [labelled_ids(language)],
+    "SECRET": secrets,
     "DATE_OF_BIRTH": lambda language: [dates_of_birth(language)],
     "STREET_ADDRESS": lambda language: [street_addresses(language)],
 }
