@@ -20,7 +20,7 @@ BLOCKS = {
     "tasks": ("stages.common.params", "Task"),
     "pool": ("stages.pool", "Pool"),
     "dedup": ("stages.dedup", "Dedup"),
-    "scrub": ("stages.scrub", "Scrub"),
+    "scrub": ("stages.pii.params", "Scrub"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "mix": ("stages.mix", "Mix"),
     "train": ("stages.common.params", "Train"),
