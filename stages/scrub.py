@@ -2,10 +2,10 @@
 
 Presidio (docs: data-privacy-stack.github.io/presidio) with its pattern recognisers, ours, and a model or lists for
 names looks at every text of a row: contents of messages, values inside tool calls, chosen and rejected replies. What it
-finds becomes what `entities` says (stages/pii/operators.py); public facts of `allow` stay, what `deny` names goes. What
-was found is counted, and where (findings.parquet: places and types, for `pedigree review`), never copied. A row in which
-a recogniser fails is dropped: it must not pass unread. A second look (stages/pii/residual.py) counts what still seems to
-be personal data. The evaluation items go through the same replacement, so that decontaminate compares like with like.
+finds becomes what `entities` says (stages/pii/operators.py); public facts of `allow` stay, what `deny` names goes.
+What was found is counted, and where (findings.parquet: places and types, for `pedigree review`), never copied. A row in
+which a recogniser fails is dropped: it must not pass unread. A second look (stages/pii/residual.py) counts what still
+seems to be personal data. The evaluation items go through the same, so that decontaminate compares like with like.
 """
 
 from stages.common.stage import run, say  # isort: skip

@@ -27,21 +27,28 @@ NATIONAL_ID = "NATIONAL_ID"
 NO_IDENTIFIERS = ("CA_POSTAL_CODE", "DE_PLZ", "UK_POSTCODE")
 
 GATES = {
-    "UrlRecognizer": re.compile(r"\.[a-zA-Z\u017f\u212a]{2}"),  # two letters, for IGNORECASE these two among them
-    "IbanRecognizer": re.compile(r"[A-Z]{2}[0-9]{2}(?:\Z|-|[A-Z0-9]{4})", re.IGNORECASE),
-    "Keys": re.compile(
-        r"A[KSBC][IC]A|gh[pousr]_|github_pat_|gl[a-z]+-|x(?:ox|app)|[srp]k_|whsec_|sk-|AIza|GOCSPX|ya29|hf_"
-        r"|pypi-|npm_|SG\.|AC[0-9a-f]|SK[0-9a-f]|[MNO][\w-]{23}|:AA|eyJ",
-        re.ASCII,
+    "UrlRecognizer": (re.compile(r"\.[a-zA-Z\u017f\u212a]{2}"),),  # two letters, for IGNORECASE these two among them
+    "IbanRecognizer": (re.compile(r"[A-Z]{2}[0-9]{2}(?:\Z|-|[A-Z0-9]{4})", re.I),),
+    "Keys": (
+        re.compile(
+            r"A[KSBC][IC]A|gh[pousr]_|github_pat_|gl[a-z]+-|xox|xapp|[srp]k_|whsec_|sk-|AIza|GOCSPX|ya29|hf_|pypi-|npm_|"
+            r"SG\.|(?:AC|SK)[0-9a-f]{32}|[MNO][\w-]{23}|:AA|eyJ",
+            re.ASCII,
+        ),
     ),
-    "PrivateKeys": re.compile("-----BEGIN "),
-    "LabelledSecrets": re.compile(
-        "pa[s\u017f]{2}|pwd|p.n|[s\u017f]ecret|[k\u212a]ey|to[k\u212a]en|bearer|ba[s\u017f].c|://", re.I
+    "PrivateKeys": (re.compile("-----BEGIN"),),
+    "LabelledSecrets": (
+        re.compile(
+            "pa[s\u017f]{2}|pwd|\\bp.n\\b|[s\u017f]ecret|[k\u212a]ey|to[k\u212a]en|bearer|ba[s\u017f].c|://", re.I
+        ),
     ),
-    "MedicalRecords": re.compile(r"\d{4}"),
-    "LabelledIds": re.compile(r"\d{3}"),
-    "DatesOfBirth": re.compile(r"\d[/.-]\d|\b(?:19|20)\d{2}"),
-    "StreetAddresses": re.compile(r"\d[A-Za-z]? [A-Z0-9]"),
+    "MedicalRecords": (re.compile(r"\d{4}"),),
+    "LabelledIds": (
+        re.compile(r"\d{3}"),
+        re.compile("number|no|.d|num|#|code|pa[s\u017f]{2}port|med.care|med.ca.d", re.I),
+    ),
+    "DatesOfBirth": (re.compile(r"\d[/.-]\d|(?:19|20)\d{2}"),),
+    "StreetAddresses": (re.compile(r"\d[A-Za-z]?\Z"), re.compile(rf"\b{patterns.STREET}\b")),
 }
 """Name of a recogniser → see search.py. Every top-level domain begins with two letters; an IBAN with two letters and
 two digits, and then come four more of either, perhaps after a hyphen or a space."""

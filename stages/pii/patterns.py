@@ -44,7 +44,7 @@ _ID_LABEL = (
 )
 
 
-_STREET = (
+STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Court|Ct|Boulevard|Blvd|Way|Place|Pl|Terrace|Square|Crescent|"
     r"Close)"
 )
@@ -202,7 +202,7 @@ def street_addresses(language: str) -> PatternRecognizer:
         patterns=[
             Pattern(
                 "number and street",
-                rf"(?<![\w.-])\d{{1,5}}[A-Za-z]? (?:[NSEW]\.? )?(?:[A-Z0-9][\w'’]*+ ){{1,3}}{_STREET}\b"
+                rf"(?<![\w.-])\d{{1,5}}[A-Za-z]? (?:[NSEW]\.? )?(?:[A-Z0-9][\w'’]*+ ){{1,3}}{STREET}\b"
                 r"(?:\.?,? (?:Apt|Unit|Suite|Ste|#)\.? ?\w{1,5}\b)?",
                 WRITTEN,
             )

@@ -114,8 +114,10 @@ class Scrubber:
         ]
         kept = merge_findings(kept, text)
         clean, spans = self.operators.replace(replaced, text)
-        public = self.allowed.spans(clean) + [spans_in(item, replaced, spans) for item in kept]
-        return Scrubbed(clean, replaced, kept, find_residuals(clean, [*spans, *public]))
+        residuals = find_residuals(clean, [*spans, *(spans_in(item, replaced, spans) for item in kept)])
+        if residuals:
+            residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
+        return Scrubbed(clean, replaced, kept, residuals)
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
         """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""

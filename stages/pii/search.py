@@ -28,10 +28,12 @@ A_DIGIT = regex.compile(r"\d")
 A_LETTER = regex.compile(r"[^\W\d_]")
 NO_SPACE_FOR_REGEX = re.compile("[\x1c-\x1f]")  # white space for Python, not for `regex`
 MEMORY_WORDS = 200_000  # distinct words whose findings are remembered, about 30 MB
+CONTEXT = -1  # the gate that a context word opens
 LONG_WORD = 200  # characters from which a word is not remembered, and the time of a search is watched
 
 Raw = tuple[int, str, int, int, float]
-"""Number of the recogniser, entity, start, end, score. A word that opens a gate holds one without an entity."""
+"""Number of the recogniser, entity, start, end, score. A word that opens a gate of the recogniser holds one without an
+entity: `start` is the number of the gate."""
 
 
 class Rule(NamedTuple):
@@ -41,6 +43,8 @@ class Rule(NamedTuple):
     pattern: Any
     score: float
     shape: Any
+    weak: bool
+    """Whether a match stays below the threshold unless a context word stands beside it."""
     gate: Any
     """An expression that matches in every text where the pattern can; None for no such."""
 
@@ -92,8 +96,8 @@ class Search:
     """Finds in a text what `recognisers` find there.
 
     threshold: the score from which a finding counts. words: gives the words that the enhancer looks at; None where
-    context words do not count. gates: name of a recogniser → an expression that fits in a word with a digit of every
-    text where the recogniser can find anything. `find` raises TimeoutError where a pattern takes too long.
+    context words do not count. gates: name of a recogniser → expressions of which each fits in a word of every text
+    where the recogniser can find anything. `find` raises TimeoutError where a pattern takes too long.
     """
 
     def __init__(
@@ -102,28 +106,38 @@ class Search:
         threshold: float = 0.0,
         words: NlpEngine | None = None,
         enhancer: LemmaContextAwareEnhancer | Any = None,
-        gates: dict[str, re.Pattern[str]] | None = None,
+        gates: dict[str, tuple[re.Pattern[str], ...]] | None = None,
     ) -> None:
         self.recognisers, self.threshold, self.words, self.enhancer = recognisers, threshold, words, enhancer
         self.language = words.get_supported_languages()[0] if words else ""
         self.in_words: list[Rule] = []
         self.in_texts: list[Rule] = []
         self.phones: list[int] = []
-        self.others: list[tuple[int, bool]] = []  # and whether they have a gate
-        self.gates: list[tuple[int, Any]] = []
+        self.others: list[int] = []
+        self.gates: list[tuple[int, int, Any]] = []  # number of the recogniser, of the gate, its expression
         own = gates or {}
         for number, recogniser in enumerate(recognisers):
-            gate = own.get(recogniser.name)
+            ways = own.get(recogniser.name, ())
             if type(recogniser).analyze is PatternRecognizer.analyze:
-                for pattern in recogniser.patterns:
-                    rule = self._rule(number, recogniser, pattern, gate)
-                    (self.in_words if rule.shape and rule.shape.in_word else self.in_texts).append(rule)
+                rules = [self._rule(number, recogniser, pattern, ways) for pattern in recogniser.patterns]
+                self.in_words += [rule for rule in rules if rule.shape and rule.shape.in_word]
+                whole = [rule for rule in rules if not (rule.shape and rule.shape.in_word)]
+                self.in_texts += whole
+                if not whole:
+                    continue
+                if any(rule.weak for rule in whole):
+                    words_of_it = "|".join(re.escape(word.lower()) for word in recogniser.context)
+                    self.gates.append((number, CONTEXT, re.compile(words_of_it, re.IGNORECASE)))
             elif type(recogniser) is PhoneRecognizer or hasattr(recogniser, "least_digits"):
                 self.phones.append(number)
+                continue
             else:
-                self.others.append((number, gate is not None))
-                if gate is not None:
-                    self.gates.append((number, gate))
+                self.others.append(number)
+            self.gates += [(number, place, way) for place, way in enumerate(ways)]
+        self.closed = {
+            number: {gate for other, gate, _ in self.gates if other == number and gate != CONTEXT}
+            for number in range(len(recognisers))
+        }
         self.context = [frozenset(word.lower() for word in recogniser.context or ()) for recogniser in recognisers]
         rules = [*self.in_words, *self.in_texts]
         several = {rule.number for rule in rules if sum(other.number == rule.number for other in rules) > 1}
@@ -132,14 +146,16 @@ class Search:
         self.by_signs: dict[tuple[bool, ...], list[Rule]] = {}  # for a word with these SIGNS
         self.memory: dict[str, tuple[Raw, ...]] = {}
 
-    @staticmethod
-    def _rule(number: int, recogniser: Any, pattern: Pattern, gate: Any) -> Rule:
+    def _rule(self, number: int, recogniser: Any, pattern: Pattern, ways: tuple[Any, ...]) -> Rule:
         flags = recogniser.global_regex_flags
         shape = shape_of(pattern.regex, flags)
-        if gate is None and shape is not None and not shape.in_word:
-            gate = row_of_digits(shape)
+        gate = None
+        if shape is not None:
+            gate = (ways[0] if ways else None) if shape.in_word else row_of_digits(shape)
+        validates = type(recogniser).validate_result is not PatternRecognizer.validate_result
+        weak = bool(self.words and recogniser.context) and pattern.score < self.threshold and not validates
         written = quicken(pattern.regex) if isinstance(recogniser, UrlRecognizer) else pattern.regex
-        return Rule(number, regex.compile(written, flags=flags), pattern.score, shape, gate)
+        return Rule(number, regex.compile(written, flags=flags), pattern.score, shape, weak, gate)
 
     def match(self, rule: Rule, text: str) -> list[Raw]:
         """What one pattern finds in `text`, judged by its recogniser.
@@ -194,8 +210,7 @@ class Search:
                     and (rule.gate is None or rule.gate.search(word))
                 ):
                     found += self.match(rule, word)
-            if digits:
-                found += [(number, "", 0, 0, 1.0) for number, gate in self.gates if gate.search(word)]
+        found += [(number, "", place, 0, 1.0) for number, place, gate in self.gates if gate.search(word)]
         result = tuple(self.settle(found))
         if len(word) < LONG_WORD:
             if len(self.memory) >= MEMORY_WORDS:
@@ -206,7 +221,7 @@ class Search:
     def find_in_words(self, text: str) -> list[Raw]:
         """What the patterns of words find in a text."""
         if NO_SPACE_FOR_REGEX.search(text):
-            opened: list[Raw] = [(number, "", 0, 0, 1.0) for number, _ in self.gates]
+            opened: list[Raw] = [(number, "", place, 0, 1.0) for number, place, _ in self.gates]
             return opened + self.settle([item for rule in self.in_words for item in self.match(rule, text)])
         remembered = self.memory.get
         by_word = [remembered(word) for word in text.split()]
@@ -222,7 +237,8 @@ class Search:
             if here:
                 offset = match.start()
                 for number, entity, start, end, score in here:
-                    found.append((number, entity, start + offset, end + offset, score))
+                    shift = offset if entity else 0
+                    found.append((number, entity, start + shift, end + shift, score))
         return found
 
     def find_phones(self, number: int, text: str) -> list[Raw]:
@@ -248,12 +264,17 @@ class Search:
     def find(self, text: str) -> list[Finding]:
         """The findings from the threshold on, by position; they may overlap."""
         found = self.find_in_words(text)
-        asked = {item[0] for item in found if not item[1]}
-        if asked:
+        opened = {(item[0], item[2]) for item in found if not item[1]}
+        if opened:
             found = [item for item in found if item[1]]
         present = {sign for sign, here in zip(SIGNS, signs_of(text), strict=True) if here}
         for rule in self.in_texts:
-            if (rule.shape is None or rule.shape.needs <= present) and (rule.gate is None or rule.gate.search(text)):
+            if (
+                (rule.shape is None or rule.shape.needs <= present)
+                and all((rule.number, gate) in opened for gate in self.closed[rule.number])
+                and (not rule.weak or (rule.number, CONTEXT) in opened)
+                and (rule.gate is None or rule.gate.search(text))
+            ):
                 found += self.match(rule, text)
         if self.overlapping and not self.overlapping.isdisjoint(item[0] for item in found):
             found = self.settle(found)
@@ -261,8 +282,8 @@ class Search:
             for number in self.phones:
                 found += self.find_phones(number, text)
         artifacts = None
-        for number, gated in self.others:
-            if not gated or number in asked:
+        for number in self.others:
+            if all((number, gate) in opened for gate in self.closed[number]):
                 artifacts = artifacts or (self.words.process_text(text, self.language) if self.words else None)
                 found += self.ask(number, text, artifacts)
         if found and self.words and self.enhancer:

@@ -18,7 +18,6 @@ class Allowed:
 
     def __init__(self, allow: list[str]) -> None:
         written = [r"\s+".join(regex.escape(word) for word in entry.split()) for entry in allow]
-        self.given = bool(allow)
         whole = [f"(?<!\\w){text}(?!\\w)" for text in written]
         names = [
             entry.split() for entry in allow if len(entry.split()) > 1 and regex.fullmatch(r"[\p{L}.'’ -]+", entry)
@@ -42,9 +41,9 @@ class Allowed:
             and not self.has_number(text[found.start : found.end])
         ]
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where public facts stand in a text."""
-        return [fact.span() for fact in self.facts.finditer(text)] if self.given else []
+    def covers(self, text: str, start: int, end: int) -> bool:
+        """Whether a public fact stands in a part of a text, or the part is a public number."""
+        return self.facts.search(text, start, end) is not None or self.has_number(text[start:end].strip())
 
     def has_number(self, text: str) -> bool:
         """Whether `text` is a public telephone number, written in another way, without its area or with its country."""
@@ -98,6 +97,8 @@ class Denied:
         self.expression = regex.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)", regex.IGNORECASE)
 
     def find(self, text: str) -> list[Finding]:
+        if not self.entity_of:
+            return []
         return [
             Finding(found.start(), found.end(), self.entity_of.get(" ".join(found[0].lower().split()), OTHER), 1.0)
             for found in self.expression.finditer(text)
