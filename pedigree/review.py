@@ -5,8 +5,8 @@ the same for the same seed. Places stand in data/scrub/findings.parquet, the tex
 data/dedup, which stays on the machine that made it. Values are shown as their form (Xxxxx 00) unless --show-values.
 
 Of a replacement: `correct`, or `wrong` (no personal data: its text goes into scrub.allow). Of what the second look
-sees: `correct` (nothing was overlooked), or `missed` (its text goes into the deny file). Any decision may also name what
-else was missed beside it: `Helen Novak` or `PERSON: Helen Novak`. The deny file lies outside git, since it holds what
+sees: `correct` (nothing was overlooked), or `missed` (its text goes into the deny file). Any decision may also name
+what else was missed beside it: `Helen Novak` or `PERSON: Helen Novak`. The deny file lies outside git, as it holds what
 must go; its fingerprint in params.yaml makes scrub run again.
 """
 
@@ -62,8 +62,8 @@ def sample_replaced(count: int, seed: int) -> list[dict[str, Any]]:
     for item in chosen:
         text = text_at(rows, item["row_id"], item["place"])
         others = findings.filter(row_id=item["row_id"], place=item["place"]).rows_by_key("start", named=True)
-        left = _hide(text[: item["start"]], 0, others)[-BESIDE:]
-        right = _hide(text[item["end"] :], item["end"], others)[:BESIDE]
+        left = _hide(text[: item["start"]], 0, others)
+        right = _hide(text[item["end"] :], item["end"], others)
         decisions.append(
             item | {"text": text[item["start"] : item["end"]], "left": left, "right": right, "residual": False}
         )
@@ -89,19 +89,28 @@ def sample_residual(count: int, seed: int, params: Scrub) -> list[dict[str, Any]
                 known = [match.span() for match in re.finditer(STAND_IN, text)]
                 decisions += [
                     {"row_id": row["row_id"], "place": f"{column}.{index}", "start": found.start, "end": found.end,
-                     "kind": found.kind, "text": text[found.start : found.end], "left": text[:found.start][-BESIDE:],
-                     "right": text[found.end :][:BESIDE], "residual": True}
+                     "kind": found.kind, "text": text[found.start : found.end], "left": text[: found.start],
+                     "right": text[found.end :], "residual": True}
                     for found in find_residuals(text, known)
                     if not allowed.covers(text, found.start, found.end)
                 ]  # fmt: skip
     return order_by_seed(decisions, seed)[:count]
 
 
+def mask_doubtful(text: str) -> str:
+    """What the second look sees in a text as its form."""
+    for found in reversed(find_residuals(text, [])):
+        text = text[: found.start] + mask_shape(text[found.start : found.end]) + text[found.end :]
+    return text
+
+
 def show(decision: dict[str, Any], show_values: bool) -> str:
     """One decision as a line."""
-    value = decision["text"] if show_values else mask_shape(decision["text"])
+    left, value, right = decision["left"], decision["text"], decision["right"]
+    if not show_values:
+        left, value, right = mask_doubtful(left), mask_shape(value), mask_doubtful(right)
     label = f"left, looks like {decision['kind']}" if decision["residual"] else decision["kind"]
-    return f"[{label}] ...{decision['left']}⟦{value}⟧{decision['right']}...".replace("\n", " ")
+    return f"[{label}] ...{left[-BESIDE:]}⟦{value}⟧{right[:BESIDE]}...".replace("\n", " ")
 
 
 def export(decisions: list[dict[str, Any]], path: Path, show_values: bool) -> None:
