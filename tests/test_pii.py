@@ -1,11 +1,13 @@
 """Stand-ins, secrets, identifiers, the second look, the cache: what scrub does with what is found."""
 
 import hashlib
+import os
 import random
 import re
 import stat
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -309,26 +311,22 @@ def test_fingerprint_follows_what_decides_the_findings() -> None:
 # Workers
 
 
-def die(batch: pl.DataFrame) -> pl.DataFrame:
-    import os
-
-    os._exit(137) if "5" in batch["row_id"].to_list() else None
-    return batch
-
-
-def build_dying() -> Any:
-    return die
-
-
-def test_worker_that_dies_is_an_error_and_workers_give_what_one_process_gives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from functools import partial
-
-    monkeypatch.chdir(tmp_path)
+def test_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    rows = pl.DataFrame([make_row(number, f"I am Tom Baker, p{number}@example.com") for number in range(7)], ROW_SCHEMA)
+    rows = pl.DataFrame([make_row(number, "Hello") for number in range(7)], ROW_SCHEMA)
     with pytest.raises(InputError, match="a worker process died"):
-        map_batches(build_dying, rows, 3, "test")
-    build = partial(make_worker, params().model_dump())
-    assert map_batches(build, rows, 3, "test").equals(map_batches(build, rows, 10, "test"))
+        map_batches(partial(os._exit, 137), rows, 3, "test")
+
+
+def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = pl.DataFrame(
+        [make_row(number, f"I am Tom Baker, of p{number}@example.com") for number in range(4)], ROW_SCHEMA
+    )
+    work = make_worker(params().model_dump())
+    first = work(rows)
+    assert first["messages"].to_list()[3][0]["content"] == "I am <PERSON>, of <EMAIL_ADDRESS>"
+    (cache,) = Path(".pedigree/cache/scrub").glob("*.sqlite")
+    assert b"Baker" not in cache.read_bytes()
+    monkeypatch.setattr(Analyser, "find", lambda *_: pytest.fail("looked at again"))
+    assert make_worker(params().model_dump())(rows).equals(first)

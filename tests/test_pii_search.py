@@ -162,6 +162,21 @@ def test_tree_of_domains_takes_what_the_alternation_takes() -> None:
     assert quicken("no words here") == "no words here"
 
 
+def test_phones_are_those_of_the_library_region_by_region() -> None:
+    draw, digits = random.Random(5), "0123456789"
+    prefixes = ["", "0", "00", "1", "44", "49", "+", "011", "0900", "33", "55", "972", "91", "1-", "180020"]
+    numbers = [prefix + "".join(draw.choices(digits, k=draw.randint(4, 13))) for prefix in prefixes for _ in range(12)]
+    numbers += ["".join(draw.choices(digits * 4 + " -.()/+x", k=draw.randint(5, 40))) for _ in range(200)]
+    regions, found = PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS, 0
+    for text in numbers:
+        expected = {
+            (match.start, match.end) for region in regions for match in PhoneNumberMatcher(text, region, leniency=1)
+        }
+        assert {phone[:2] for phone in find_phones(text, regions, 1)} == expected, text
+        found += len(expected)
+    assert found > 50
+
+
 def test_phones_of_a_text_with_too_many_numbers_are_left_to_presidio() -> None:
     text = "1 2 3 4 " * 30 + "call 720-555-0188"
     regions = PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS

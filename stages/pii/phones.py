@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from phonenumbers import PhoneMetadata, PhoneNumberMatcher, national_significant_number
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberMatcher, national_significant_number
 from phonenumbers.phonenumbermatcher import _PATTERN, _TIME_STAMPS_SUFFIX
 from phonenumbers.phonenumberutil import _SECOND_NUMBER_START_PATTERN
 
 MOST_TRIES = 65_535  # runs that are no number after which PhoneNumberMatcher gives up on a text
 MEMORY = 100_000  # runs that are remembered
-PLUS_SIGNS = "+\uff0b"
+MOST_DIGITS = 30
+PLAIN = re.compile(r"[\d\s()./-]+")  # no plus, no extension, no letters that may stand for digits
 LETTER, OTHER, MINUTES = "a", " ", ":00"
 
 
@@ -49,29 +50,56 @@ def kind_beside(character: str) -> str:
     return LETTER if bad else OTHER
 
 
+class Plan(NamedTuple):
+    """What a region's numbers have in common."""
+
+    lengths: frozenset[int]
+    """Digits that a national number may have in any region of the same country code; all, where a rule lengthens."""
+    code: str
+    prefix: re.Pattern[str]
+    """What may be written before a national number."""
+    abroad: re.Pattern[str]
+    """How calls abroad begin."""
+
+
 @cache
-def limits_of(region: str) -> tuple[int, re.Pattern[str]]:
-    """The fewest digits of a region's numbers (0 where a rule of the region puts digits before what is written), and
-    how calls abroad begin there."""
+def plan_of(region: str) -> Plan:
     metadata: Any = PhoneMetadata.metadata_for_region(region)
-    lengthens = re.sub(r"\\\d", "", metadata.national_prefix_transform_rule or "")
-    return 0 if lengthens else min(metadata.general_desc.possible_length), re.compile(
-        metadata.international_prefix or "(?!)"
+    code = metadata.country_code
+    lengths: set[int] = set()
+    for other in COUNTRY_CODE_TO_REGION_CODE[code]:
+        neighbour: Any = PhoneMetadata.metadata_for_region(other)
+        lengths |= set(neighbour.general_desc.possible_length)
+        if re.sub(r"\\\d", "", neighbour.national_prefix_transform_rule or ""):
+            lengths |= set(range(MOST_DIGITS))  # digits are put before what is written
+    prefixes = metadata.national_prefix_for_parsing or "(?!)"
+    return Plan(
+        frozenset(lengths), str(code), re.compile(prefixes), re.compile(metadata.international_prefix or "(?!)")
     )
+
+
+def may_be_number(plain: str, plan: Plan) -> bool:
+    """Whether digits, or what is left of them without a national prefix or the country's code, are as many as a
+    national number has; or whether they lead abroad."""
+    for digits in (plain, plain.removeprefix(plan.code)):
+        before = plan.prefix.match(digits)
+        groups = [group for group in before.groups() if group] if before else []
+        left = {len(digits), *map(len, groups), len(digits) - (before.end() if before else 0)}
+        if not left.isdisjoint(plan.lengths):
+            return True
+    return plan.abroad.match(plain) is not None
 
 
 @lru_cache(MEMORY)
 def verify(before: str, candidate: str, after: str, regions: tuple[str, ...], leniency: int) -> tuple[int, ...]:
     """Region by region the digits of the national number that the whole of `candidate` is between `before` and `after`,
-    0 for none; () where no region has one. A region whose shortest number is longer is not asked, unless `candidate`
-    leads abroad."""
-    abroad = any(sign in candidate for sign in PLUS_SIGNS)
-    written = [character for character in candidate if character.isalnum()]
-    plain = "".join(str(unicodedata.digit(character, 0)) for character in written)
+    0 for none; () where no region has one. Regions whose numbers have other lengths are not asked."""
+    plain = ""
+    if PLAIN.fullmatch(candidate):
+        plain = "".join(str(unicodedata.digit(character)) for character in candidate if character.isdecimal())
     found = [0] * len(regions)
     for place, region in enumerate(regions):
-        least, prefix = limits_of(region)
-        if len(written) >= least or abroad or prefix.match(plain):
+        if not plain or may_be_number(plain, plan_of(region)):
             matcher = PhoneNumberMatcher(before + candidate + after, region, leniency=leniency)
             match = matcher._parse_and_verify(candidate, len(before))
             found[place] = 0 if match is None else len(national_significant_number(match.number))
