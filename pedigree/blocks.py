@@ -22,7 +22,7 @@ BLOCKS = {
     "pool": ("stages.pool", "Pool"),
     "probes": ("stages.common.probes", "Probes"),
     "dedup": ("stages.dedup", "Dedup"),
-    "scrub": ("stages.scrub", "Scrub"),
+    "scrub": ("stages.pii.params", "Scrub"),
     "filters": ("stages.quality.filters", "Filters"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "mix": ("stages.mix", "Mix"),

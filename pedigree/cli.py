@@ -53,6 +53,18 @@ def build_parser() -> Parser:
         description="Validate every block of params.yaml, the data and evaluation files, packages and disk: a second.",
     )
     commands.add_parser("summary", help="what the stages did: rows, losses, scores, time and memory")
+    review = commands.add_parser(
+        "review",
+        help="look at a sample of what scrub decided; corrections go into params.yaml",
+        description="Show a sample of replacements and of what the second look still sees; verdicts become entries of "
+        "scrub.allow and of the deny file. Values are shown as their form, such as Xxxxx 00, unless --show-values.",
+    )
+    review.add_argument("--count", type=int, default=20, help="decisions of each kind (default: 20)")
+    review.add_argument("--seed", type=int, default=1, help="another seed is another sample (default: 1)")
+    review.add_argument("--show-values", action="store_true", help="show the values themselves")
+    way = review.add_mutually_exclusive_group()
+    way.add_argument("--export", metavar="FILE", help="write the sample as JSON lines instead of asking")
+    way.add_argument("--import", metavar="FILE", dest="import_file", help="take the verdicts of an exported file")
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser

@@ -1,14 +1,16 @@
 """Our own recognisers beside Presidio's: numbers of telephones and cards as written, records, dates of birth, names."""
 
 import sys
+from collections.abc import Callable
 
 import regex
-from phonenumbers import PhoneNumberMatcher, national_significant_number
 from presidio_analyzer import EntityRecognizer, Pattern, PatternRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
 from stages.pii.names import ENTITY, find_names
+from stages.pii.phones import find_phones
+from stages.pii.secrets import secrets
 
 WRITTEN, LABELLED, IN_CONTEXT = 0.6, 0.85, 0.2  # scores; a context word before the finding adds 0.35 (Presidio)
 PHONE_DIGITS = 7  # of the national number; shorter ones are years and codes (in Germany 1640 is a valid number)
@@ -34,9 +36,15 @@ _RECORD_LABEL = (
     r"\b(?:MRN|(?:medical|health|hospital|patient) record(?: (?:number|no|id))?|(?:patient|chart|hospital)['’]?s? "
     r"?(?:id|number|no|identifier))\b[.:#=]*(?: (?:is|was)\b:?)?\s*[#:]?\s*"
 )
+_ID_LABEL = (
+    r"\b(?:(?:account|acct|policy|member(?:ship)?|claim|customer|client|case|employee|student|passport|visa|insurance|"
+    r"subscriber|group|license|licence|permit|registration|badge|tax|national|identity|identification|id|reference|"
+    r"prescription|rx|authorization|referral|enrollment|user)(?: card)? ?(?:number|no|id|num|#|code)|passport|medicare|"
+    r"medicaid)\b[.:#=]*(?: (?:is|was)\b:?)?\s{0,2}[#:]?\s{0,2}"
+)
 
 
-_STREET = (
+STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Court|Ct|Boulevard|Blvd|Way|Place|Pl|Terrace|Square|Crescent|"
     r"Close)"
 )
@@ -45,16 +53,18 @@ _STREET = (
 class PhoneNumbers(PhoneRecognizer):
     """Presidio's recogniser without its short numbers, and without the limit of tries that lets long texts through."""
 
+    least_digits = PHONE_DIGITS
+    most_tries = sys.maxsize
+
     def analyze(
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
         found = {
-            (match.start, match.end): match
-            for region in self.supported_regions
-            for match in PhoneNumberMatcher(text, region, leniency=self.leniency or 0, max_tries=sys.maxsize)
-            if len(national_significant_number(match.number)) >= PHONE_DIGITS
+            (phone.start, phone.end)
+            for phone in find_phones(text, tuple(self.supported_regions), self.leniency or 0, self.most_tries)
+            if phone.national_digits >= self.least_digits
         }
-        results = [self._get_recognizer_result(match, text, None, nlp_artifacts) for match in found.values()]
+        results = [RecognizerResult("PHONE_NUMBER", start, end, self.SCORE) for start, end in found]
         return EntityRecognizer.remove_duplicates(results)
 
 
@@ -96,6 +106,32 @@ def written_phones(language: str) -> PatternRecognizer:
     )
 
 
+def is_luhn(digits: str) -> bool:
+    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
+    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
+    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+
+
+class NetworkCards(PatternRecognizer):
+    """Numbers of the networks that Presidio does not know, by their beginnings, lengths and check digit: Mastercard's 2
+    series, and Maestro, UnionPay and others of 12 to 19 digits."""
+
+    def validate_result(self, pattern_text: str) -> bool:
+        return is_luhn(regex.sub(r"\D", "", pattern_text))
+
+
+def network_cards(language: str) -> NetworkCards:
+    return NetworkCards(
+        "CREDIT_CARD",
+        supported_language=language,
+        patterns=[
+            Pattern("Mastercard", r"(?<![\w.-])2[2-7][0-9]{2}(?:[ -]?[0-9]{4}){3}(?![\w-])", WRITTEN),
+            Pattern("Maestro", r"(?<![\w.-])(?:5[06-9]|6[0-9])(?:[ -]?[0-9]){10,17}(?![\w-])", WRITTEN),
+        ],
+        context=CARD_WORDS,
+    )
+
+
 def written_cards(language: str) -> PatternRecognizer:
     """12 to 19 digits beside a word of cards: Presidio knows neither 12, 18 and 19 digits nor Mastercard's 2 series."""
     return PatternRecognizer(
@@ -127,6 +163,22 @@ def medical_records(language: str) -> PatternRecognizer:
     )
 
 
+def labelled_ids(language: str) -> PatternRecognizer:
+    """Policy number HX-209915, account no. 0021-4455: whatever is called somebody's number or ID."""
+    return PatternRecognizer(
+        "ID_NUMBER",
+        name="LabelledIds",
+        supported_language=language,
+        patterns=[
+            Pattern(
+                "labelled",
+                rf"{_ID_LABEL}\K(?=[\w/-]*\d{{3}})[A-Z0-9]{{1,12}}(?:[-/][A-Z0-9]{{1,12}}){{0,4}}+(?!\w)",
+                LABELLED,
+            )
+        ],
+    )
+
+
 def dates_of_birth(language: str) -> PatternRecognizer:
     """A full date after a word of birth."""
     return PatternRecognizer(
@@ -150,7 +202,7 @@ def street_addresses(language: str) -> PatternRecognizer:
         patterns=[
             Pattern(
                 "number and street",
-                rf"(?<![\w.-])\d{{1,5}}[A-Za-z]? (?:[NSEW]\.? )?(?:[A-Z0-9][\w'’]*+ ){{1,3}}{_STREET}\b"
+                rf"(?<![\w.-])\d{{1,5}}[A-Za-z]? (?:[NSEW]\.? )?(?:[A-Z0-9][\w'’]*+ ){{1,3}}{STREET}\b"
                 r"(?:\.?,? (?:Apt|Unit|Suite|Ste|#)\.? ?\w{1,5}\b)?",
                 WRITTEN,
             )
@@ -161,3 +213,17 @@ def street_addresses(language: str) -> PatternRecognizer:
 
 def listed_names(language: str) -> ListedNames:
     return ListedNames([ENTITY], name="ListedNames", supported_language=language)
+
+
+OURS: dict[str, Callable[[str], list[EntityRecognizer]]] = {
+    "PHONE_NUMBER": lambda language: [PhoneNumbers(supported_language=language), written_phones(language)],
+    "CREDIT_CARD": lambda language: [network_cards(language), written_cards(language)],
+    "IBAN_CODE": lambda language: [ibans(language)],
+    "MEDICAL_RECORD": lambda language: [medical_records(language)],
+    "ID_NUMBER": lambda language: [labelled_ids(language)],
+    "SECRET": secrets,
+    "DATE_OF_BIRTH": lambda language: [dates_of_birth(language)],
+    "STREET_ADDRESS": lambda language: [street_addresses(language)],
+}
+"""Entity → our recognisers of it in a language."""
+BESIDE_STOCK = ("CREDIT_CARD",)  # entities whose recognisers of Presidio's look too

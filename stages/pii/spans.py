@@ -41,6 +41,10 @@ class Allowed:
             and not self.has_number(text[found.start : found.end])
         ]
 
+    def covers(self, text: str, start: int, end: int) -> bool:
+        """Whether a public fact stands in a part of a text, or the part is a public number."""
+        return self.facts.search(text, start, end) is not None or self.has_number(text[start:end].strip())
+
     def has_number(self, text: str) -> bool:
         """Whether `text` is a public telephone number, written in another way, without its area or with its country."""
         digits = digits_of(text)
@@ -76,11 +80,26 @@ def merge_findings(findings: list[Finding], text: str) -> list[Finding]:
     return joined
 
 
-def replace_findings(findings: list[Finding], text: str, masked: set[str]) -> str:
-    """`text` with each finding (ordered, apart) as `<TYPE>`, or as asterisks where its type is `masked`."""
-    parts, position = [], 0
-    for found in findings:
-        stand_in = "*" * (found.end - found.start) if found.entity in masked else f"<{found.entity}>"
-        parts += [text[position : found.start], stand_in]
-        position = found.end
-    return "".join([*parts, text[position:]])
+OTHER = "OTHER"
+
+
+class Denied:
+    """What must go wherever it stands, from `text` or `ENTITY: text` entries."""
+
+    def __init__(self, entries: list[str]) -> None:
+        self.entity_of: dict[str, str] = {}
+        for entry in entries:
+            label = regex.match(r"([A-Z][A-Z_]+): +(?=\S)", entry)
+            text = entry[label.end() :] if label else entry
+            self.entity_of[" ".join(text.lower().split())] = label[1] if label else OTHER
+        texts = sorted(self.entity_of, key=lambda text: (-len(text), text))
+        written = [r"\s+".join(regex.escape(word) for word in text.split()) for text in texts]
+        self.expression = regex.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)", regex.IGNORECASE)
+
+    def find(self, text: str) -> list[Finding]:
+        if not self.entity_of:
+            return []
+        return [
+            Finding(found.start(), found.end(), self.entity_of.get(" ".join(found[0].lower().split()), OTHER), 1.0)
+            for found in self.expression.finditer(text)
+        ]

@@ -1,0 +1,227 @@
+"""pedigree review: a person looks at a sample of what scrub decided, and corrections become allow and deny entries.
+
+A decision is a place where scrub replaced something, or one where its second look still sees something. The sample is
+the same for the same seed. Places stand in data/scrub/findings.parquet, the text before the replacement only in
+data/dedup, which stays on the machine that made it. Values are shown as their form (Xxxxx 00) unless --show-values.
+
+Of a replacement: `correct`, or `wrong` (no personal data: its text goes into scrub.allow). Of what the second look
+sees: `correct` (nothing was overlooked), or `missed` (its text goes into the deny file). Any decision may also name
+what else was missed beside it: `Helen Novak` or `PERSON: Helen Novak`. The deny file lies outside git, as it holds what
+must go; its fingerprint in params.yaml makes scrub run again.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pedigree.values import Key, Leaf, Leaves, read_leaves, set_values
+from stages.common.errors import InputError
+from stages.common.files import digest_text, write_text
+from stages.common.params import PARAMS_FILE, load
+from stages.common.rows import read_rows
+from stages.pii.params import Scrub
+from stages.pii.residual import find_residuals, mask_shape
+from stages.pii.spans import Allowed
+
+BEFORE, AFTER = Path("data/dedup"), Path("data/scrub")
+DENY_FILE = ".pedigree/deny.txt"  # where params.yaml names none; git ignores the folder
+BESIDE = 40  # characters of context
+VERDICTS = ("correct", "wrong", "missed")
+STAND_IN = r"<[A-Z_]+(?:_[0-9a-f]{8})?>|\*{2,}"
+
+
+def text_at(rows: dict[str, dict[str, Any]], row_id: str, place: str) -> str:
+    column, index = place.split(".")
+    return str(rows[row_id][column][int(index)]["content"])
+
+
+def rows_by_id(folder: Path, ids: list[str]) -> dict[str, dict[str, Any]]:
+    rows = read_rows(folder).filter(pl.col("row_id").is_in(ids))
+    return {row["row_id"]: row for row in rows.iter_rows(named=True)}
+
+
+def order_by_seed(decisions: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """In an order that only the seed and the decision itself decide."""
+    keys = ("row_id", "place", "start", "end", "kind")
+    return sorted(decisions, key=lambda item: digest_text(json.dumps([seed, *(item[key] for key in keys)])))
+
+
+def sample_replaced(count: int, seed: int) -> list[dict[str, Any]]:
+    """Replacements with the text around them. Raises InputError where a table is missing."""
+    path = AFTER / "findings.parquet"
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; run `dvc repro scrub`")
+    findings = pl.read_parquet(path).rename({"entity": "kind"})
+    chosen = order_by_seed(list(findings.iter_rows(named=True)), seed)[:count]
+    rows = rows_by_id(BEFORE, [item["row_id"] for item in chosen])
+    decisions = []
+    for item in chosen:
+        text = text_at(rows, item["row_id"], item["place"])
+        others = findings.filter(row_id=item["row_id"], place=item["place"]).rows_by_key("start", named=True)
+        left = _hide(text[: item["start"]], 0, others)
+        right = _hide(text[item["end"] :], item["end"], others)
+        decisions.append(
+            item | {"text": text[item["start"] : item["end"]], "left": left, "right": right, "residual": False}
+        )
+    return decisions
+
+
+def _hide(text: str, offset: int, findings: dict[Any, list[dict[str, Any]]]) -> str:
+    """A part of a text, which begins at `offset`, with the findings in it as their types."""
+    for start in sorted(findings, reverse=True):
+        end, kind = findings[start][0]["end"], findings[start][0]["kind"]
+        if start >= offset and end - offset <= len(text):
+            text = f"{text[: start - offset]}<{kind}>{text[end - offset :]}"
+    return text
+
+
+def sample_residual(count: int, seed: int, params: Scrub) -> list[dict[str, Any]]:
+    """What the second look sees in scrubbed contents, with the text around it."""
+    allowed, decisions = Allowed(params.allow), []
+    for row in read_rows(AFTER).iter_rows(named=True):
+        for column in ("messages", "chosen", "rejected"):
+            for index, message in enumerate(row[column] or []):
+                text = message["content"] or ""
+                known = [match.span() for match in re.finditer(STAND_IN, text)]
+                decisions += [
+                    {"row_id": row["row_id"], "place": f"{column}.{index}", "start": found.start, "end": found.end,
+                     "kind": found.kind, "text": text[found.start : found.end], "left": text[: found.start],
+                     "right": text[found.end :], "residual": True}
+                    for found in find_residuals(text, known)
+                    if not allowed.covers(text, found.start, found.end)
+                ]  # fmt: skip
+    return order_by_seed(decisions, seed)[:count]
+
+
+def mask_doubtful(text: str) -> str:
+    """What the second look sees in a text as its form."""
+    for found in reversed(find_residuals(text, [])):
+        text = text[: found.start] + mask_shape(text[found.start : found.end]) + text[found.end :]
+    return text
+
+
+def show(decision: dict[str, Any], show_values: bool) -> str:
+    """One decision as a line."""
+    left, value, right = decision["left"], decision["text"], decision["right"]
+    if not show_values:
+        left, value, right = mask_doubtful(left), mask_shape(value), mask_doubtful(right)
+    label = f"left, looks like {decision['kind']}" if decision["residual"] else decision["kind"]
+    return f"[{label}] ...{left[-BESIDE:]}⟦{value}⟧{right[:BESIDE]}...".replace("\n", " ")
+
+
+def export(decisions: list[dict[str, Any]], path: Path, show_values: bool) -> None:
+    """A line of JSON for each decision; `verdict` and `missed` are for the person to fill in."""
+    lines = []
+    for item in decisions:
+        place = {key: item[key] for key in ("row_id", "place", "start", "end", "kind", "residual")}
+        lines.append(
+            json.dumps(place | {"shown": show(item, show_values), "verdict": "", "missed": ""}, ensure_ascii=False)
+        )
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_verdicts(path: Path) -> list[dict[str, Any]]:
+    """The decisions of an exported file that have a verdict, with their texts. Raises InputError."""
+    judged = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            item = json.loads(line)
+            if item["verdict"] not in ("", *VERDICTS):
+                raise ValueError
+            if item["verdict"] or item["missed"]:
+                judged.append(item)
+        except (ValueError, KeyError, TypeError):
+            expected = f"a line of `pedigree review --export`, `verdict` one of {', '.join(VERDICTS)}"
+            raise InputError(f"{path}, line {number}: expected {expected}") from None
+    rows = {
+        residual: rows_by_id(
+            AFTER if residual else BEFORE, [item["row_id"] for item in judged if item["residual"] == residual]
+        )
+        for residual in (False, True)
+    }
+    for number, item in enumerate(judged, 1):
+        if item["row_id"] not in rows[item["residual"]]:
+            raise InputError(f"{path}: the row of decision {number} is gone; export anew")
+        item["text"] = text_at(rows[item["residual"]], item["row_id"], item["place"])[item["start"] : item["end"]]
+    return judged
+
+
+def ask(decisions: list[dict[str, Any]], show_values: bool) -> list[dict[str, Any]]:
+    """The verdicts of a person at the terminal, until `q`."""
+    judged = []
+    for number, item in enumerate(decisions, 1):
+        print(f"{number}/{len(decisions)} {show(item, show_values)}")
+        options = "c correct, m missed" if item["residual"] else "c correct, w wrong, m something beside it was missed"
+        answer = input(f"  ({options}, q end) ").strip().lower()[:1]
+        if answer == "q":
+            break
+        if answer in ("c", "w") or (answer == "m" and item["residual"]):
+            judged.append(item | {"verdict": {"c": "correct", "w": "wrong", "m": "missed"}[answer], "missed": ""})
+        elif answer == "m":
+            judged.append(item | {"verdict": "correct", "missed": input("  what (TEXT or ENTITY: TEXT)? ").strip()})
+    return judged
+
+
+def corrections(judged: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """New entries of allow and of deny, in order, each once."""
+    allow = [" ".join(item["text"].split()) for item in judged if item["verdict"] == "wrong" and not item["residual"]]
+    deny = [" ".join(item["text"].split()) for item in judged if item["verdict"] == "missed" and item["residual"]]
+    deny += [item["missed"] for item in judged if item["missed"]]
+    return list(dict.fromkeys(allow)), list(dict.fromkeys(deny))
+
+
+def apply_corrections(allow: list[str], deny: list[str], params: Scrub) -> str:
+    """Write allow entries into params.yaml and deny entries into the deny file; what was done, without values."""
+    here = read_leaves(PARAMS_FILE)
+    wanted: Leaves = {}
+    new_allow = [entry for entry in allow if entry not in params.allow]
+    if new_allow:
+        key: Key = ("scrub", "allow")
+        wanted[key] = _longer(here[key], new_allow)
+    path = Path(params.deny_file or DENY_FILE)
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    new_deny = [entry for entry in deny if entry not in [*params.deny, *old.splitlines()]]
+    if new_deny:
+        text = old + ("" if not old or old.endswith("\n") else "\n") + "".join(f"{entry}\n" for entry in new_deny)
+        write_text(path, text)
+        path.chmod(0o600)
+        for name, value in (("deny_file", str(path)), ("deny_fingerprint", digest_text(text, 12))):
+            key = ("scrub", name)
+            wanted[key] = Leaf(value, json.dumps(value), 0, 0, here[key].column, -1)
+    if wanted:
+        write_text(PARAMS_FILE, set_values(PARAMS_FILE.read_text(encoding="utf-8"), wanted))
+    said = f"{len(new_allow)} entries to scrub.allow, {len(new_deny)} to {path}"
+    return said + ("; next: dvc repro" if wanted else "")
+
+
+def _longer(old: Leaf, entries: list[str]) -> Leaf:
+    """A list with more entries, in the form that it has."""
+    value = [*old.value, *entries]
+    if old.text.startswith("- "):
+        lines = [" " * old.column + f"- {json.dumps(entry, ensure_ascii=False)}" for entry in entries]
+        return Leaf(value, "\n".join([old.text, *lines]), 0, 0, old.column, -1)
+    return Leaf(value, json.dumps(value, ensure_ascii=False), 0, 0, old.column, -1)
+
+
+def review(arguments: argparse.Namespace) -> None:
+    params = load(Scrub, "scrub")
+    if arguments.import_file:
+        judged = read_verdicts(Path(arguments.import_file))
+    else:
+        decisions = sample_replaced(arguments.count, arguments.seed) + sample_residual(
+            arguments.count, arguments.seed, params
+        )
+        if arguments.export:
+            export(decisions, Path(arguments.export), arguments.show_values)
+            print(f"{len(decisions)} decisions in {arguments.export}; fill in `verdict`, then --import it")
+            return
+        judged = ask(decisions, arguments.show_values)
+    print(apply_corrections(*corrections(judged), params))

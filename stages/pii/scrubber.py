@@ -1,0 +1,229 @@
+"""One row scrubbed: every text of its messages, tool calls and tools."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from stages.common.errors import InputError
+from stages.common.files import digest_text
+from stages.common.rows import CONVERSATIONS
+from stages.pii import Finding
+from stages.pii.operators import Operators, read_key
+from stages.pii.params import Scrub
+from stages.pii.residual import Residual, find_residuals
+from stages.pii.spans import OTHER, Allowed, Denied, merge_findings
+
+REMEMBERED_TEXTS = 20_000
+
+
+class Finder(Protocol):
+    """What finds personal data: the analyser, or the analyser behind its cache."""
+
+    not_covered: list[str]
+
+    def find(self, text: str) -> list[Finding]: ...
+
+
+class Scrubbed(NamedTuple):
+    """A text after the replacement, and which findings of the text before were replaced and kept."""
+
+    text: str
+    replaced: list[Finding]
+    kept: list[Finding]
+    residuals: list[Residual]
+    """What the second look (residual.py) still takes for personal data in the new text."""
+
+
+class Counts(NamedTuple):
+    """Findings of a row by entity, and the places of those in plain contents."""
+
+    replaced: Counter[str]
+    kept: Counter[str]
+    residual: Counter[str]
+    places: list[dict[str, Any]]
+
+
+def no_counts() -> Counts:
+    return Counts(Counter(), Counter(), Counter(), [])
+
+
+class FailedTextError(Exception):
+    """A recogniser failed on a text; the message is the name of what it raised."""
+
+
+def read_deny(params: Scrub) -> list[str]:
+    """All entries of deny and deny_file. Raises InputError where the file is not the one that params.yaml knows."""
+    if params.deny_file is None:
+        return params.deny
+    path = Path(params.deny_file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); params.yaml, scrub.deny_file names it"
+        ) from None
+    if digest_text(text, 12) != params.deny_fingerprint:
+        raise InputError(
+            f"{path}: has the fingerprint {digest_text(text, 12)}, params.yaml, scrub.deny_fingerprint says "
+            f"{params.deny_fingerprint}; get the right file, or write the new fingerprint, in quotes"
+        )
+    return [*params.deny, *(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))]
+
+
+class Scrubber:
+    """Replaces personal data in texts; each text is looked at once, however often it occurs."""
+
+    def __init__(self, params: Scrub, finder: Finder, environment: Any = os.environ) -> None:
+        self.entities, self.finder = params.entities, finder
+        self.allowed, self.denied = Allowed(params.allow), Denied(read_deny(params))
+        self.operators = Operators(dict(params.entities), read_key(params.key_fingerprint, environment))
+        self.done: dict[tuple[str, str], Scrubbed | str] = {}  # label, text → result, or what was raised
+
+    def scrub(self, text: str, label: str = "") -> Scrubbed:
+        """`label` is read as if it stood before `text`: phone of {"phone": "0490 75 40 81"}. Raises FailedTextError."""
+        if (label, text) not in self.done:
+            if len(self.done) >= REMEMBERED_TEXTS:
+                self.done.clear()
+            try:
+                self.done[label, text] = self._scrub(text, label)
+            except MemoryError:
+                raise  # of the machine, not of the text
+            except Exception as error:  # whatever a recogniser raises: the row must not pass unread
+                self.done[label, text] = type(error).__name__
+        result = self.done[label, text]
+        if isinstance(result, str):
+            raise FailedTextError(result)
+        return result
+
+    def _scrub(self, text: str, label: str) -> Scrubbed:
+        before = f"{label.replace('_', ' ').strip()}: " if label else ""
+        found = [
+            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
+            for finding in self.finder.find(before + text)
+            if finding.end > len(before)
+        ]
+        found = self.allowed.drop(found, text) + self.denied.find(text)
+        gone = [item for item in found if self.entities.get(item.entity) != "keep" or item.entity == OTHER]
+        replaced = merge_findings(gone, text)
+        kept = [
+            item
+            for item in sorted(set(found) - set(gone))
+            if not any(other.start < item.end and item.start < other.end for other in replaced)
+        ]
+        kept = merge_findings(kept, text)
+        clean, spans = self.operators.replace(replaced, text)
+        residuals = find_residuals(clean, [*spans, *(spans_in(item, replaced, spans) for item in kept)])
+        if residuals:
+            residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
+        return Scrubbed(clean, replaced, kept, residuals)
+
+    def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
+        """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""
+        result = self.scrub(text, label)
+        counts.replaced.update(item.entity for item in result.replaced)
+        counts.kept.update(item.entity for item in result.kept)
+        counts.residual.update(item.kind for item in result.residuals)
+        if place:
+            counts.places.extend(
+                {"place": place, "start": item.start, "end": item.end, "entity": item.entity, "score": item.score}
+                for item in result.replaced
+            )
+        return result.text
+
+    def scrub_row(self, row: dict[str, Any]) -> tuple[dict[str, Any], Counts]:
+        """The conversations and tools of a row after the replacement. Raises FailedTextError; ValueError on tool calls
+        that are no JSON."""
+        counts = no_counts()
+        clean: dict[str, Any] = {
+            column: None
+            if row[column] is None
+            else [self.scrub_message(message, counts, f"{column}.{index}") for index, message in enumerate(row[column])]
+            for column in CONVERSATIONS
+        }
+        clean["tools"] = self.scrub_tools(row["tools"], counts)
+        return clean, counts
+
+    def scrub_value(self, value: Any, counts: Counts, label: str = "") -> Any:
+        """A JSON value with its texts and numbers scrubbed; keys and the names of functions stay. Raises
+        FailedTextError, also where a key is personal data: two of one type would become one key."""
+        match value:
+            case dict():
+                if any(self.scrub(key).replaced for key in value):
+                    raise FailedTextError("personal data as a key")
+                return {
+                    key: entry if key == "name" and "arguments" in value else self.scrub_value(entry, counts, key)
+                    for key, entry in value.items()
+                }
+            case list():
+                return [self.scrub_value(entry, counts, label) for entry in value]
+            case str() if (inner := parse_json(value)) is not None:  # arguments as JSON inside JSON
+                clean = self.scrub_value(inner, counts)
+                return value if clean == inner else json.dumps(clean, ensure_ascii=False)
+            case str():
+                return self.count(value, counts, label)
+            case int() | float() if not isinstance(value, bool):
+                clean = self.count(str(value), counts, label)
+                return value if clean == str(value) else clean
+            case _:
+                return value
+
+    def scrub_message(self, message: dict[str, Any], counts: Counts, place: str = "") -> dict[str, Any]:
+        """A message with content, name and tool calls scrubbed. Raises FailedTextError; ValueError on broken JSON."""
+        changed: dict[str, Any] = {}
+        for field in ("content", "name", "tool_calls"):
+            text = message[field]
+            if not text or (field == "name" and message["role"] == "tool"):
+                continue
+            value = (
+                json.loads(text) if field == "tool_calls" else parse_json(text) if message["role"] == "tool" else None
+            )
+            if value is None:
+                changed[field] = self.count(text, counts, *(("name", "") if field == "name" else ("", place)))
+            elif (clean := self.scrub_value(value, counts)) != value:
+                changed[field] = json.dumps(clean, ensure_ascii=False)
+        return message | changed
+
+    def scrub_tools(self, tools: str | None, counts: Counts) -> str | None:
+        """The definitions of tools with their descriptions scrubbed; the names of tools and of their fields stay."""
+        if tools is None:
+            return None
+        value = json.loads(tools)
+        clean = self.scrub_definitions(value, counts)
+        return tools if clean == value else json.dumps(clean, ensure_ascii=False)
+
+    def scrub_definitions(self, value: Any, counts: Counts) -> Any:
+        """Like scrub_value, where keys are names of fields: `name` in a schema is no person's."""
+        match value:
+            case dict():
+                return {
+                    key: entry if key in ("name", "type", "required") else self.scrub_definitions(entry, counts)
+                    for key, entry in value.items()
+                }
+            case list():
+                return [self.scrub_definitions(entry, counts) for entry in value]
+            case str():
+                return self.count(value, counts)
+            case _:
+                return value
+
+
+def parse_json(text: str) -> Any:
+    """The object or list that `text` is as JSON; None for anything else."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def spans_in(kept: Finding, replaced: list[Finding], spans: list[tuple[int, int]]) -> tuple[int, int]:
+    """Where a finding that stays stands after the replacement of others."""
+    shift = sum(
+        (end - start) - (item.end - item.start)
+        for item, (start, end) in zip(replaced, spans, strict=True)
+        if item.end <= kept.start
+    )
+    return kept.start + shift, kept.end + shift

@@ -1,0 +1,332 @@
+"""Stand-ins, secrets, identifiers, the second look, the cache: what scrub does with what is found."""
+
+import hashlib
+import os
+import random
+import re
+import stat
+from collections import Counter
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.common.errors import InputError
+from stages.common.rows import ROW_SCHEMA, message
+from stages.pii import Finding
+from stages.pii.analyser import Analyser, countries
+from stages.pii.cache import Cache, fingerprint_of
+from stages.pii.operators import normalise_value, pseudonym, read_key, shift_date, surrogate
+from stages.pii.params import Scrub
+from stages.pii.patterns import is_luhn
+from stages.pii.residual import entropy, find_residuals, mask_shape
+from stages.pii.scrubber import Scrubber
+from stages.pii.spans import Denied
+from stages.pii.worker import make_worker, scrub_batch
+from stages.scrub import map_batches
+
+SECRET = "a secret of forty characters for tests.."
+FINGERPRINT = hashlib.sha256(SECRET.encode()).hexdigest()[:12]
+KEY = b"k" * 32
+ENTITIES = [
+    "PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "US_NPI", "MEDICAL_RECORD",
+    "IP_ADDRESS", "DATE_OF_BIRTH", "SECRET", "ID_NUMBER", "NATIONAL_ID",
+]  # fmt: skip
+
+
+def params(action: str = "replace", **changes: Any) -> Scrub:
+    given_values: dict[str, Any] = {
+        "language": "en", "entities": dict.fromkeys(ENTITIES, action), "locales": ["us", "uk"], "threshold": 0.5,
+        "names": "lists", "key_fingerprint": "public" if action in ("replace", "mask") else FINGERPRINT, "allow": [],
+        "deny": [], "deny_file": None, "deny_fingerprint": None,
+    }  # fmt: skip
+    return Scrub(**given_values | changes)
+
+
+@pytest.fixture(scope="module")
+def analyser() -> Analyser:
+    return Analyser("en", ENTITIES, 0.5, "lists", ["us", "uk"])
+
+
+def scrubber(analyser: Any, action: str = "replace", **changes: Any) -> Scrubber:
+    return Scrubber(params(action, **changes), analyser, {"PEDIGREE_KEY": SECRET})
+
+
+# Recognisers
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("my password: hunter2 and more", "my password: <SECRET> and more"),
+        ("The password is required.", "The password is required."),
+        ("Authorization: Bearer abc123def456ghi789jkl", "Authorization: Bearer <SECRET>"),
+        ("use AKIAIOSFODNN7EXAMPLE here", "use <SECRET> here"),
+        (f"token {'ghp_' + 'a1B2' * 9}", "token <SECRET>"),
+        ("postgres://bob:s3cret@db/x", "postgres://bob:<SECRET>@db/x"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII-abc\nx==\n-----END RSA PRIVATE KEY----- end", "<SECRET> end"),
+        ("policy number HX-209915, order 12345", "policy number <ID_NUMBER>, order 12345"),
+        ("NPI 1234567893 but 1234567890", "NPI <US_NPI> but 1234567890"),
+        ("His NHS number is 943 476 5919.", "His NHS number is <NATIONAL_ID>."),
+        ("Charge 2221 0000 0000 0009 now", "Charge <CREDIT_CARD> now"),
+        ("Charge 2221 0000 0000 0008 now", "Charge 2221 0000 0000 0008 now"),
+    ],
+)
+def test_secrets_and_identifiers(analyser: Analyser, text: str, clean: str) -> None:
+    assert scrubber(analyser).scrub(text).text == clean
+
+
+def test_check_digit_of_cards() -> None:
+    assert is_luhn("79927398713")  # the example of ISO/IEC 7812-1's method in wide use
+    assert not is_luhn("79927398710")
+
+
+def test_countries_and_unknown_locale() -> None:
+    assert {"us", "uk", "de"} <= set(countries())
+    assert "UK_NHS" in countries()["uk"]
+    with pytest.raises(InputError, match=r"nothing is known of xx; choose of au, ca"):
+        Analyser("en", ["NATIONAL_ID"], 0.5, "none", ["xx"])
+
+
+@pytest.mark.parametrize("names", ["gliner:some/model", "transformers:no/such-folder"])
+def test_models_that_are_not_there_are_one_clear_error(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"scrub.names: (gliner:some/model|transformers:no/such-folder)"):
+        Analyser("en", ["PERSON"], 0.5, names)
+
+
+# Stand-ins
+
+
+def test_pseudonym_is_the_same_for_spellings_of_one_person() -> None:
+    tokens = {
+        pseudonym(KEY, "PERSON", name) for name in ("Helen Novák", "HELEN  NOVAK", "Dr. Helen Novak", "mrs helen novak")
+    }
+    assert len(tokens) == 1
+    assert re.fullmatch(r"<PERSON_[0-9a-f]{8}>", tokens.pop())
+    assert pseudonym(KEY, "PERSON", "Helen Novak") != pseudonym(b"l" * 32, "PERSON", "Helen Novak")
+    assert pseudonym(KEY, "PHONE_NUMBER", "(720) 555-0188") == pseudonym(KEY, "PHONE_NUMBER", "720.555.0188")
+    assert normalise_value("EMAIL_ADDRESS", "Tom@Example.com ") == "tom@example.com"
+
+
+def test_surrogates_have_the_form_of_the_value() -> None:
+    for number in ("4111-1111 1111 1111", "378282246310005"):
+        new = surrogate(KEY, "CREDIT_CARD", number)
+        assert mask_shape(new) == mask_shape(number)
+        assert is_luhn(re.sub(r"\D", "", new))
+        assert new[0] == number[0]
+    iban = surrogate(KEY, "IBAN_CODE", "GB33 BUKB 2020 1555 5555 55")
+    assert re.fullmatch(r"GB\d\d [A-Z]{4} \d{4} \d{4} \d{4} \d\d", iban)
+    plain = iban.replace(" ", "")
+    assert int("".join(str(int(character, 36)) for character in plain[4:] + plain[:4])) % 97 == 1  # ISO 13616
+    assert re.fullmatch(r"[12]\d{9}", npi := surrogate(KEY, "US_NPI", "1234567893"))
+    assert is_luhn("80840" + npi)
+    assert re.fullmatch(r"\(\d{3}\) 555-01\d\d", surrogate(KEY, "PHONE_NUMBER", "(720) 415-0188"))
+    assert re.fullmatch(r"9\d\d-\d\d-\d{4}", surrogate(KEY, "US_SSN", "536-22-8726"))
+    assert re.fullmatch(r"[a-z]+\.[a-z]+\d+@example\.org", surrogate(KEY, "EMAIL_ADDRESS", "tom@mail.de"))
+    assert re.fullmatch(r"[А-Яа-я]+ [А-Яа-я]+", surrogate(KEY, "PERSON", "Иван Петров"))
+    assert surrogate(KEY, "IP_ADDRESS", "10.1.2.3").startswith(("192.0.2.", "198.51.100.", "203.0.113."))
+
+
+def test_surrogate_names_are_consistent_part_by_part() -> None:
+    first, family = surrogate(KEY, "PERSON", "Helen Novak").split()
+    assert surrogate(KEY, "PERSON", "Dr. NOVAK") == f"Dr. {family.upper()}"
+    assert surrogate(KEY, "PERSON", "helen") == first.lower()
+    assert {first, family}.isdisjoint({"Helen", "Novak"})
+
+
+@pytest.mark.parametrize(
+    ("text", "moved"),
+    [
+        ("03/14/1972", "03/24/1972"), ("25/12/1999", "04/01/2000"), ("1972-12-30", "1973-01-09"), ("3.4.72", "3.14.72"),
+        ("March 30, 1972", "April 09, 1972"), ("30 Mar 1972", "09 Apr 1972"), ("14", None), ("99/99/1972", None),
+    ],
+)  # fmt: skip
+def test_dates_shift_in_their_own_layout(text: str, moved: str | None) -> None:
+    assert shift_date(text, timedelta(days=10)) == moved
+
+
+def test_all_dates_shift_by_the_same_days() -> None:
+    days = {(int(surrogate(KEY, "DATE_OF_BIRTH", f"2001-0{month}-10")[5:7]) - month) % 12 for month in range(1, 10)}
+    assert len(days) <= 2  # months of 30 and 31 days
+
+
+def test_key_must_be_the_one_of_params() -> None:
+    assert read_key("public", {}) is None
+    key = read_key(FINGERPRINT, {"PEDIGREE_KEY": SECRET})
+    assert key is not None
+    assert key != SECRET.encode()
+    with pytest.raises(InputError, match="PEDIGREE_KEY holds nothing"):
+        read_key(FINGERPRINT, {})
+    with pytest.raises(InputError, match=r"asks for the key 0{12}"):
+        read_key("0" * 12, {"PEDIGREE_KEY": SECRET})
+
+
+# What must go
+
+
+def test_deny_entries_go_with_or_without_a_type(analyser: Analyser, tmp_path: Path) -> None:
+    assert Denied(["MEDICAL: night  sweats", "Zzyx"]).find("He, ZZYX, has Night sweats") == [
+        Finding(4, 8, "OTHER", 1.0), Finding(14, 26, "MEDICAL", 1.0),
+    ]  # fmt: skip
+    file = tmp_path / "deny.txt"
+    file.write_text("# ours\nPERSON: Oru Vell\n")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    work = scrubber(analyser, deny=["Zzyx Ltd"], deny_file=str(file), deny_fingerprint=digest)
+    assert work.scrub("oru  vell of Zzyx Ltd, Zzyx").text == "<PERSON> of <OTHER>, Zzyx"
+    with pytest.raises(InputError, match="has the fingerprint"):
+        scrubber(analyser, deny_file=str(file), deny_fingerprint="0" * 12)
+    with pytest.raises(InputError, match="cannot be read"):
+        scrubber(analyser, deny_file=str(tmp_path / "no"), deny_fingerprint=digest)
+
+
+# The second look
+
+
+def test_second_look_sees_what_was_left_and_not_what_was_put_in(analyser: Analyser) -> None:
+    text = "Mr Zzyx wrote zzyx@localhost, 12 34 56 78 9, key a8Fh3kLq9ZpT2vXc7RnB5m, my DOB: 1972"
+    kinds = [item.kind for item in find_residuals(text, [])]
+    assert sorted(kinds) == ["at_sign", "digits", "labelled", "long_code", "titled_name"]
+    assert find_residuals("aaaaaaaaaaaaaaaaaaaa1 /a/b.c?d=1234567890123456789a", []) == []
+    assert entropy("abab") == 1.0
+    clean = scrubber(analyser, "surrogate").scrub("I am Tom Baker, tom@example.com, SSN 536-22-8726.")
+    assert "tom@" not in clean.text
+    assert clean.residuals == []
+    assert mask_shape("Helen 42!") == "Xxxxx 00!"
+
+
+# Invariants
+
+PLANTED = {
+    "EMAIL_ADDRESS": st.from_regex(r"[a-z]{3,9}\.[a-z]{3,9}@(mail|example)\.(com|org)", fullmatch=True),
+    "US_SSN": st.from_regex(r"[1-5][1-9]{2}-[1-9]{2}-[1-9]{4}", fullmatch=True).filter(lambda text: len(set(text)) > 2),
+    "PHONE_NUMBER": st.from_regex(r"\([2-9][0-8][1-9]\) [2-9][0-9]{2}-[0-9]{4}", fullmatch=True),
+    "IP_ADDRESS": st.builds(lambda *parts: ".".join(map(str, parts)), *[st.integers(11, 254)] * 4),
+    "CREDIT_CARD": st.integers(0, 10**14 - 1).map(lambda number: luhn(f"4{number:014d}")),
+    "US_NPI": st.integers(0, 10**8 - 1).map(lambda number: luhn(f"1{number:08d}", "80840")),
+    "IBAN_CODE": st.integers(0, 10**18 - 1).map(lambda number: german_iban(f"{number:018d}")),
+    "SECRET": st.from_regex(r"ghp_[A-Za-z0-9]{36}", fullmatch=True),
+}
+
+
+def luhn(digits: str, before: str = "") -> str:
+    return next(digits + check for check in "0123456789" if is_luhn(before + digits + check))
+
+
+def german_iban(account: str) -> str:
+    return f"DE{98 - int(account + '131400') % 97:02d}{account}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(["replace", "mask", "pseudonym", "surrogate"]))
+def test_scrubbed_text_holds_none_of_the_planted_values(data: st.DataObject, action: str) -> None:
+    values = {entity: data.draw(strategy) for entity, strategy in PLANTED.items()}
+    text = "; ".join(f"item {number} {value}" for number, value in enumerate(values.values()))
+    clean = scrubber(ANALYSER, action).scrub(text).text
+    for entity, value in values.items():
+        assert value not in clean, entity
+
+
+ANALYSER = Analyser("en", ENTITIES, 0.5, "lists", ["us", "uk"])
+
+
+def make_row(number: int, text: str) -> dict[str, Any]:
+    empty: dict[str, Any] = dict.fromkeys(ROW_SCHEMA)
+    return empty | {"row_id": f"{number}", "source": "s", "kind": "sft", "messages": [message("user", text)]}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_order_of_rows_and_size_of_batches_are_irrelevant(shuffle: random.Random) -> None:
+    names = ["Helen Novak", "Tom Baker", "Ana Silva"]
+    texts = [f"My name is {names[number % 3]}, mail p{number % 4}@example.com" for number in range(9)]
+    rows = pl.DataFrame([make_row(number, text) for number, text in enumerate(texts)], ROW_SCHEMA)
+    order = list(range(9))
+    shuffle.shuffle(order)
+    whole = scrub_batch(rows, scrubber(ANALYSER, "pseudonym"))
+    parts = pl.concat([scrub_batch(part, scrubber(ANALYSER, "pseudonym")) for part in rows[order].iter_slices(4)])
+    assert parts.sort("row_id").equals(whole)
+    contents = [row[0]["content"] for row in whole["messages"].to_list()]
+    tokens = [re.findall(r"<PERSON_\w+>", content)[0] for content in contents]
+    assert tokens == tokens[:3] * 3
+    assert len(set(tokens)) == 3
+
+
+# The cache
+
+
+class Counting:
+    """An analyser that counts how often it is asked."""
+
+    not_covered: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def find(self, text: str) -> list[Finding]:
+        self.asked[text] += 1
+        return [Finding(0, 5, "PERSON", 0.1 + 0.2)]
+
+
+def test_cache_remembers_across_runs_and_holds_no_text(tmp_path: Path) -> None:
+    text, analyser = "Helen Novak came on Monday, at nine o'clock.", Counting()
+    cache: Any = Cache(analyser, "f" * 16, tmp_path)  # type: ignore[arg-type]
+    assert cache.find(text) == cache.find(text) == [Finding(0, 5, "PERSON", 0.1 + 0.2)]
+    cache.save()
+    again: Any = Cache(analyser, "f" * 16, tmp_path)  # type: ignore[arg-type]
+    assert again.find(text) == [Finding(0, 5, "PERSON", 0.1 + 0.2)]
+    assert analyser.asked[text] == 1
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    assert not [file for file in tmp_path.iterdir() if b"Novak" in file.read_bytes()]
+    assert hashlib.sha256(text.encode()).digest()[:8] not in (tmp_path / f"{'f' * 16}.sqlite").read_bytes()
+    Cache(analyser, "0" * 16, tmp_path)  # type: ignore[arg-type]
+    assert not (tmp_path / f"{'f' * 16}.sqlite").exists()
+
+
+@pytest.mark.parametrize("broken", [b"", b"no database", b"SQLite format 3\0" + b"x" * 5000])
+def test_broken_cache_is_begun_anew(tmp_path: Path, broken: bytes) -> None:
+    text, path = "Helen Novak came on Monday, at nine o'clock.", tmp_path / f"{'f' * 16}.sqlite"
+    path.write_bytes(broken)
+    for _ in range(2):
+        cache: Any = Cache(Counting(), "f" * 16, tmp_path)  # type: ignore[arg-type]
+        assert len(cache.find(text)) == 1
+        cache.save()
+    again = Counting()
+    Cache(again, "f" * 16, tmp_path).find(text)  # type: ignore[arg-type]
+    assert not again.asked
+
+
+def test_fingerprint_follows_what_decides_the_findings() -> None:
+    first = fingerprint_of(params())
+    assert first == fingerprint_of(params(allow=["x"]))
+    assert first != fingerprint_of(params(threshold=0.4))
+    assert fingerprint_of(params(names="spacy:/some/model")) is None
+
+
+# Workers
+
+
+def test_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    rows = pl.DataFrame([make_row(number, "Hello") for number in range(7)], ROW_SCHEMA)
+    with pytest.raises(InputError, match="a worker process died"):
+        map_batches(partial(os._exit, 137), rows, 3, "test")
+
+
+def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = pl.DataFrame(
+        [make_row(number, f"I am Tom Baker, of p{number}@example.com") for number in range(4)], ROW_SCHEMA
+    )
+    work = make_worker(params().model_dump())
+    first = work(rows)
+    assert first["messages"].to_list()[3][0]["content"] == "I am <PERSON>, of <EMAIL_ADDRESS>"
+    (cache,) = Path(".pedigree/cache/scrub").glob("*.sqlite")
+    assert b"Baker" not in cache.read_bytes()
+    monkeypatch.setattr(Analyser, "find", lambda *_: pytest.fail("looked at again"))
+    assert make_worker(params().model_dump())(rows).equals(first)

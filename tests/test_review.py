@@ -1,0 +1,129 @@
+"""pedigree review: a sample of decisions, masked unless asked, and what becomes of the verdicts."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pedigree import review
+from pedigree.cli import main
+from stages.common.params import load
+from stages.common.rows import ROW_SCHEMA, message
+from stages.pii.params import Scrub
+from stages.scrub import FINDINGS_SCHEMA
+
+PARAMS = """
+scrub:
+  language: en
+  entities: {PERSON: replace, EMAIL_ADDRESS: replace}
+  locales: []
+  threshold: 0.5
+  names: lists
+  key_fingerprint: public
+  deny: []
+  deny_file:          # path
+  deny_fingerprint:   # digest
+  # public facts
+  allow:
+  - Maren Okafor
+"""
+
+
+def row(row_id: str, text: str) -> dict[str, Any]:
+    empty: dict[str, Any] = dict.fromkeys(ROW_SCHEMA)
+    return empty | {"row_id": row_id, "source": "s", "kind": "sft", "messages": [message("user", text)]}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").touch()
+    Path("params.yaml").write_text(PARAMS)
+    for folder in ("data/dedup", "data/scrub"):
+        Path(folder).mkdir(parents=True)
+    before = [row("a", "I am Helen Novak, helen@example.com"), row("b", "Ask Metformin Will, or zzyx@localhost.")]
+    after = [row("a", "I am <PERSON>, <EMAIL_ADDRESS>"), row("b", "Ask <PERSON>, or zzyx@localhost.")]
+    pl.DataFrame(before, ROW_SCHEMA).write_parquet("data/dedup/rows.parquet")
+    pl.DataFrame(after, ROW_SCHEMA).write_parquet("data/scrub/rows.parquet")
+    found = [("a", 5, 16, "PERSON"), ("a", 18, 35, "EMAIL_ADDRESS"), ("b", 4, 18, "PERSON")]
+    lines = [
+        {"row_id": name, "place": "messages.0", "start": start, "end": end, "entity": entity, "score": 0.9}
+        for name, start, end, entity in found
+    ]
+    pl.DataFrame(lines, FINDINGS_SCHEMA).write_parquet("data/scrub/findings.parquet")
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["review", *arguments])
+    return int(str(ended.value.code))
+
+
+def exported(*arguments: str) -> list[dict[str, Any]]:
+    main(["review", "--export", "out.jsonl", *arguments])
+    return [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+
+
+def test_export_shows_forms_and_values_only_when_asked(project: Path) -> None:
+    shown = {item["kind"]: item["shown"] for item in exported() if item["row_id"] == "a"}
+    assert shown["PERSON"] == "[PERSON] ...I am ⟦Xxxxx Xxxxx⟧, <EMAIL_ADDRESS>..."
+    assert shown["EMAIL_ADDRESS"] == "[EMAIL_ADDRESS] ...I am <PERSON>, ⟦xxxxx@xxxxxxx.xxx⟧..."
+    assert "Novak" not in Path("out.jsonl").read_text()
+    assert "zzyx" not in Path("out.jsonl").read_text()
+    assert any("Helen Novak" in item["shown"] for item in exported("--show-values"))
+
+
+def test_sample_is_the_same_for_a_seed(project: Path) -> None:
+    samples = [
+        tuple(item["start"] for item in exported("--count", "2", "--seed", str(seed))) for seed in (1, 1, 2, 3, 4)
+    ]
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 3  # two replacements, and the one place that the second look sees
+    assert len(set(samples)) > 1
+
+
+def test_verdicts_become_allow_and_deny_entries(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = exported()
+    for item in lines:
+        if item["row_id"] == "b":
+            item["verdict"] = "missed" if item["residual"] else "wrong"
+        elif item["kind"] == "PERSON":
+            item |= {"verdict": "correct", "missed": "PERSON: Oru"}
+    Path("out.jsonl").write_text("\n".join(json.dumps(item) for item in lines))
+    for expected in (
+        "1 entries to scrub.allow, 2 to .pedigree/deny.txt; next: dvc repro",
+        "0 entries to scrub.allow, 0 to",
+    ):
+        main(["review", "--import", "out.jsonl"])
+        assert expected in capsys.readouterr().out
+        params = load(Scrub, "scrub")
+        assert params.allow == ["Maren Okafor", "Metformin Will"]
+        content = Path(".pedigree/deny.txt").read_bytes()
+        assert sorted(content.decode().split("\n")) == ["", "PERSON: Oru", "zzyx@localhost."]
+        assert params.deny_file == ".pedigree/deny.txt"
+        assert params.deny_fingerprint == hashlib.sha256(content).hexdigest()[:12]
+    text = Path("params.yaml").read_text()
+    assert "# public facts" in text
+    assert "# path" in text
+
+
+def test_verdict_at_the_terminal(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["w", "m", "PERSON: Oru", "c", "m"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    main(["review"])
+    assert len(load(Scrub, "scrub").allow) == 2
+    assert sorted(Path(review.DENY_FILE).read_text().splitlines()) == ["PERSON: Oru", "zzyx@localhost."]
+
+
+def test_wrong_files_are_one_clear_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out.jsonl").write_text('{"verdict": "good"}\n')
+    assert run("--import", "out.jsonl") == 1
+    assert "out.jsonl, line 1: expected a line of `pedigree review --export`" in capsys.readouterr().err
+    assert run("--import", "none.jsonl") == 1
+    Path("data/scrub/findings.parquet").unlink()
+    assert run() == 1
+    assert "run `dvc repro scrub`" in capsys.readouterr().err
