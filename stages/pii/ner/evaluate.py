@@ -1,0 +1,75 @@
+"""Score the tagger on labelled text by path: `python -m stages.pii.ner.evaluate FILE ...` prints JSON.
+
+FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
+documents that no training saw. A found span is right where it overlaps a labelled one of its type (`recall` and `precision`,
+`exact` for equal ends); `touched` is the share of labelled spans that a span of any type overlaps, `whole` the share
+that lies inside one found span of its type.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from stages.pii import Finding
+from stages.pii.ner.tagger import load_tagger
+from stages.pii.ner.train.corpora import Labelled, read_conll, read_labelled_json, read_medquad
+
+ENTITIES = ("PERSON", "LOCATION", "ORGANIZATION")
+Find = Callable[[str], list[Finding]]
+
+
+def score_spans(texts: Iterable[Labelled], find: Find) -> dict[str, dict[str, float]]:
+    """Type → spans, recall, precision, exact_recall, touched, whole."""
+    counts: dict[str, Counter[str]] = {entity: Counter() for entity in ENTITIES}
+    for text, spans in texts:
+        found = find(text)
+        for start, end, kind in spans:
+            over = [item for item in found if item.start < end and item.end > start]
+            same = [item for item in over if item.entity == kind]
+            counts[kind]["spans"] += 1
+            counts[kind]["touched"] += bool(over)
+            counts[kind]["recall"] += bool(same)
+            counts[kind]["whole"] += any(item.start <= start and end <= item.end for item in same)
+            counts[kind]["exact_recall"] += any((item.start, item.end) == (start, end) for item in same)
+        for item in found:
+            counts[item.entity]["found"] += 1
+            counts[item.entity]["precision"] += any(
+                start < item.end and end > item.start and kind == item.entity for start, end, kind in spans
+            )
+    return {
+        entity: {"spans": count["spans"], "found": count["found"]}
+        | {name: round(count[name] / max(count["spans"], 1), 4) for name in ("recall", "touched", "whole", "exact_recall")}
+        | {"precision": round(count["precision"] / max(count["found"], 1), 4)}
+        for entity, count in counts.items()
+    }
+
+
+def count_per_1000_words(texts: Iterable[str], find: Find) -> dict[str, float]:
+    """Type → spans found per 1,000 words of text."""
+    words, counts = 0, Counter[str]()
+    for text in texts:
+        words += len(text.split())
+        counts.update(item.entity for item in find(text))
+    return {"words": words} | {entity: round(1000 * counts[entity] / max(words, 1), 3) for entity in ENTITIES}
+
+
+def evaluate(path: str, find: Find) -> dict[str, Any]:
+    if path.startswith("medquad:"):
+        return count_per_1000_words((text for _, text in read_medquad(Path(path.removeprefix("medquad:")), True)), find)
+    read = read_labelled_json if path.endswith(".json") else read_conll
+    return score_spans(read(Path(path)), find)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("files", nargs="+")
+    given = parser.parse_args()
+    find = load_tagger().find
+    print(json.dumps({Path(path).name: evaluate(path, find) for path in given.files}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
