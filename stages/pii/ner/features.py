@@ -89,16 +89,17 @@ class Lexicon:
         self.beginnings = {" ".join(words[:end]) for words in map(str.split, self.phrases) for end in range(1, len(words))}
         self.kept: dict[str, Known] = {}
 
-    def known(self, word: str) -> Known:
-        found = self.kept.get(word)
+    def known(self, word: str, caseless: str) -> Known:
+        found = self.kept.get(word + caseless)
         if found is None:
             if len(self.kept) >= KEPT_WORDS:
                 self.kept.clear()
-            found = self.kept[word] = self.describe(word)
+            found = self.kept[word + caseless] = self.describe(word, caseless)
         return found
 
-    def describe(self, word: str) -> Known:
-        low, case = fold(word), case_of(word)
+    def describe(self, word: str, caseless: str) -> Known:
+        """`caseless`: a sign for words of a line in capitals, or of a text in small letters; else nothing."""
+        low, case = fold(word), case_of(word) + caseless
         first, family, common = self.first.get(low, ""), self.family.get(low, ""), self.words.get(low, "")
         lower, place = "w" if low in self.lower else "", "P" if low in self.places else ""
         short = (
@@ -112,15 +113,23 @@ class Lexicon:
         own = [f"w={low}", f"s={shape_of(word)}", f"l={lists}", f"k={short}", f"c={case}", f"kl={case}{lists}"]
         if low.isalpha() and len(low) > 2:
             own += [f"2={low[-2:]}", f"3={low[-3:]}", f"4={low[-4:]}", f"{case}3={low[-3:]}", f"b={low[:3]}"]
+        if case[0] in "tum" and not common and self.is_compound(low):
+            own.append(f"{case[0]}words")
         return Known(
             low,
             short,
-            low in self.beginnings and case != "l",
+            low in self.beginnings and case[0] != "l",
             own,
             [f"+w={low}", f"+k={short}", f"+s={shape_of(word)}"],
             [f"++w={low}", f"++k={short}"],
             [f"-w={low}", f"-k={short}", f"-3={low[-3:]}"],
             [f"--w={low}", f"--k={short}"],
+        )
+
+    def is_compound(self, low: str) -> bool:
+        """Whether a word is two frequent words in one: Cloudbasket."""
+        return any(
+            self.words.get(low[:cut], "") > "1" and self.words.get(low[cut:], "") > "1" for cut in range(3, len(low) - 2)
         )
 
     def length_of_place(self, words: Sequence[Known], index: int) -> int:
@@ -162,9 +171,24 @@ def load_lexicon() -> Lexicon:
     return Lexicon(read_lists())
 
 
+def caseless_signs(tokens: Sequence[Token]) -> list[str]:
+    """For each token + where its line is in capitals, - where the whole piece has none, else nothing."""
+    words = [token.text for token in tokens]
+    if not any(word != word.lower() for word in words):
+        return ["-" if len(words) > 2 else ""] * len(words)
+    signs = [""] * len(words)
+    start = 0
+    for end in range(1, len(words) + 1):
+        if end == len(words) or tokens[end].newline:
+            if end - start > 2 and all(word == word.upper() for word in words[start:end]):
+                signs[start:end] = ["+"] * (end - start)
+            start = end
+    return signs
+
+
 def features_of(tokens: Sequence[Token], lexicon: Lexicon) -> list[list[str]]:
     """For each token of a piece the features that are true of it."""
-    words = [lexicon.known(token.text) for token in tokens]
+    words = [lexicon.known(token.text, sign) for token, sign in zip(tokens, caseless_signs(tokens), strict=True)]
     around = [EDGE, EDGE, *words, EDGE, EDGE]
     rows: list[list[str]] = []
     place_until = 0

@@ -5,7 +5,6 @@ they stand in a word beside Latin letters (Jоhn with a Cyrillic о): offsets al
 """
 
 import unicodedata
-from itertools import pairwise
 from typing import NamedTuple
 
 import regex
@@ -25,6 +24,7 @@ TOKEN = regex.compile(
     r"|[\w\p{M}]+(?:['’](?!s(?!\w))\p{L}+)*"
     r"|([^\w\s])\1*"
 )
+QUOTE_SIGNS = regex.compile(r"(?m)^[ \t]*(?:[>|?*•][ \t]?)+")  # at the beginning of quoted lines: no words
 SENTENCE_END = regex.compile(r"[.!?]+")
 
 
@@ -35,7 +35,6 @@ class Token(NamedTuple):
     start: int
     end: int
     newline: bool  # a line ended between the token before and this one
-    blank: bool  # at least one empty line stands between
 
 
 def read_plain(text: str) -> tuple[str, list[int] | None]:
@@ -62,31 +61,32 @@ def read_alike(word: str) -> str:
 def tokens_of(text: str) -> list[Token]:
     """The tokens of a text in order; they never overlap."""
     plain, places = read_plain(text)
+    if QUOTE_SIGNS.search(plain):
+        plain = QUOTE_SIGNS.sub(lambda quote: " " * len(quote[0]), plain)
     tokens: list[Token] = []
     last = 0
     for found in TOKEN.finditer(plain):
         start, end = found.span()
-        lines = plain.count("\n", last, start) if start - last > 0 else 0
+        newline = "\n" in plain[last:start]
         last = end
         if places:
             start, end = places[start], places[end - 1] + 1
-        tokens.append(Token(found[0], start, end, lines > 0, lines > 1))
+        tokens.append(Token(found[0], start, end, newline))
     return tokens
 
 
 def pieces_of(tokens: list[Token]) -> list[list[Token]]:
-    """Tokens in pieces of at most LONGEST: cut at empty lines, else after the last sentence or line that fits."""
+    """Tokens in pieces of at most LONGEST, cut after the last sentence or line that fits."""
     pieces: list[list[Token]] = []
-    starts = [0, *(index for index, token in enumerate(tokens) if token.blank and index), len(tokens)]
-    for start, end in pairwise(starts):
-        while end - start > LONGEST:
-            cut = start + LONGEST
-            for index in range(cut, start + LONGEST // 2, -1):
-                if tokens[index].newline or SENTENCE_END.fullmatch(tokens[index - 1].text):
-                    cut = index
-                    break
-            pieces.append(tokens[start:cut])
-            start = cut
-        if end > start:
-            pieces.append(tokens[start:end])
+    start = 0
+    while len(tokens) - start > LONGEST:
+        cut = start + LONGEST
+        for index in range(cut, start + LONGEST // 2, -1):
+            if tokens[index].newline or SENTENCE_END.fullmatch(tokens[index - 1].text):
+                cut = index
+                break
+        pieces.append(tokens[start:cut])
+        start = cut
+    if start < len(tokens):
+        pieces.append(tokens[start:])
     return pieces

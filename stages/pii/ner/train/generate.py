@@ -20,6 +20,7 @@ SPAN_TYPES = {
     "last": "PERSON",
     "lasts": "PERSON",
     "inverted": "PERSON",
+    "who": "PERSON",
     "city": "LOCATION",
     "country": "LOCATION",
     "region": "LOCATION",
@@ -28,6 +29,7 @@ SPAN_TYPES = {
     "address": "ADDRESS",
     "street": "ADDRESS",
     "streetname": "ADDRESS",
+    "corner": "ADDRESS",
     "org": "ORGANIZATION",
 }
 PARTICLES = ("van", "van der", "van den", "de", "de la", "del", "von", "di", "da", "dos", "bin", "al", "El", "Le", "St.")
@@ -118,7 +120,16 @@ class Generator:
         return first if kind < 0.96 else f"{first} {last}"
 
     def city(self) -> str:
-        return self.draw(self.cities, self.chance(0.6))
+        if self.chance(0.2):
+            town = self.fill_value(self.draw(self.vocabulary["town"]))
+        else:
+            town = self.draw(self.cities, self.chance(0.6))
+        return town.upper() if self.chance(0.06) else town
+
+    def corner(self) -> str:
+        words = self.random.choice(("the corner of {} and {}", "corner of {} and {}", "{} and {}", "{} & {}", "the corner of {} & {}"))
+        one, two = ((self.street if self.chance(0.3) else self.streetname)() for _ in range(2))
+        return words.format(one, two)
 
     def number(self) -> str:
         return str(self.random.randrange(1, 10 ** self.random.randrange(1, 5)))
@@ -143,6 +154,11 @@ class Generator:
             line += self.random.choice((" ", ", ")) + self.fill_value(self.draw(self.vocabulary["unit"]))
         return line
 
+    def box(self) -> str:
+        """An address line without a street."""
+        pattern = self.random.choice(("PO Box {}", "P.O. Box {}", "Box {}", "Postfach {}", "PSC {}, Box 99", "Unit {} Box 9999", "RR {}"))
+        return self.digits(pattern.format(self.house()))
+
     def postcode(self) -> str:
         kind = self.random.random()
         if kind < 0.6:
@@ -159,8 +175,8 @@ class Generator:
     def address(self) -> str:
         """A street line with some of unit, town, state, postcode and country, on one line or several."""
         if self.chance(0.1):
-            return self.street()
-        break_ = self.random.choice((", ", ", ", "\n", "\n", " , ", ",\n", " "))
+            return self.street() if self.chance(0.6) else self.corner()
+        break_ = self.random.choice((", ", ", ", "\n", "\n", "\n", " , ", ",\n", " ", "\n    ", "\n > ", "\n\n"))
         town, code = self.city(), self.postcode()
         kind = self.random.random()
         if kind < 0.35:
@@ -174,7 +190,7 @@ class Generator:
             place = f"{town}{break_}{self.random.choice(STATES)}{break_}{code}"
         else:
             place = town
-        parts = [self.street(), place]
+        parts = [self.box() if self.chance(0.06) else self.street(), place]
         if self.chance(0.35):
             country = self.draw(self.countries)
             parts.append(country if self.chance(0.85) else f"{country} {self.postcode()}")
@@ -182,16 +198,26 @@ class Generator:
 
     def organisation(self) -> str:
         kind = self.random.random()
-        if kind < 0.3:
+        if kind < 0.25:
             return self.draw(self.vocabulary["organisation"])
-        if kind < 0.45:
+        if kind < 0.4:
             return self.fill_value(self.draw(self.vocabulary["organisation of"]))
+        if kind < 0.75:
+            return self.fill_value(self.draw(self.vocabulary["organisation alone"]))
         head = self.fill_value(self.draw(self.vocabulary["organisation head"]))
         return head if self.chance(0.15) else f"{head} {self.draw(self.vocabulary['organisation tail'])}"
 
     def invented(self) -> str:
         name = "".join(self.random.choices(SYLLABLES.split(), k=self.random.randrange(2, 4))).capitalize()
         return name + self.random.choice(("", "", "", "x", "tech", "soft", "net", "ia", "ex", "Corp"))
+
+    def compound(self) -> str:
+        """Two words in one, as firms call themselves: Cloudbasket, BlueDesk."""
+        one, two = self.draw(self.plain_words, True), self.draw(self.plain_words, True)
+        return one.capitalize() + (two.capitalize() if self.chance(0.3) else two)
+
+    def who(self) -> str:
+        return self.random.choice((self.person, self.first, self.first, self.last))()
 
     def date(self) -> str:
         day, month, year = self.random.randrange(1, 29), self.draw(self.vocabulary["month"]), self.random.randrange(1930, 2027)
@@ -206,7 +232,7 @@ class Generator:
     def value(self, slot: str) -> str:
         """A value for a slot; sections of the vocabulary are slots too."""
         match slot:
-            case "person" | "first" | "last" | "city" | "street" | "streetname" | "address" | "date" | "invented" | "letter":
+            case "person" | "first" | "last" | "city" | "street" | "streetname" | "address" | "date" | "invented" | "letter" | "compound" | "who" | "corner":
                 return getattr(self, slot)()
             case "lasts":
                 return self.last() + "s"
@@ -280,7 +306,9 @@ class Generator:
                 text += self.draw(self.vocabulary["title"]) + " "
                 name = name[1:]
             value = self.value(name)
-            if name in SPAN_TYPES:
+            if name == "last" and spans and spans[-1][1:] == (len(text) - 1, "PERSON") and text[-1] == " ":
+                spans[-1] = (spans[-1][0], len(text) + len(value), "PERSON")  # {first} {last}: one name
+            elif name in SPAN_TYPES:
                 spans.append((len(text), len(text) + len(value), SPAN_TYPES[name]))
             text += value
         text = (text + template[position:]).replace("\0", "{").replace("\1", "}")
@@ -290,7 +318,7 @@ class Generator:
         """One text: one template or some joined, now and then in small letters or capitals."""
         text, spans = self.fill(self.draw(templates))
         while self.chance(JOINED_SHARE):
-            gap = self.random.choice((" ", " ", "\n"))
+            gap = self.random.choice((" ", " ", "\n", "\n\n"))
             more, more_spans = self.fill(self.draw(templates))
             offset = len(text) + len(gap)
             text += gap + more

@@ -1,0 +1,34 @@
+"""The tagger as a Presidio recogniser: PERSON, LOCATION (places and whole addresses) and ORGANIZATION."""
+
+from presidio_analyzer import AnalysisExplanation, EntityRecognizer, RecognizerResult
+from presidio_analyzer.nlp_engine import NlpArtifacts
+
+from stages.pii.ner.tagger import THRESHOLDS, load_tagger
+
+LEARNED = tuple(THRESHOLDS)
+"""The entities that the model knows."""
+
+
+class LearnedNames(EntityRecognizer):
+    """Finds `supported_entities`, some of LEARNED, in English text. What it finds depends on the text alone; the score is
+    the model's probability, raised to the threshold of scrubbing where a rule has found the name."""
+
+    def __init__(self, supported_entities: list[str], supported_language: str = "en") -> None:
+        super().__init__(list(supported_entities), name="LearnedNames", supported_language=supported_language)
+
+    def load(self) -> None:
+        self.tagger = load_tagger()
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
+    ) -> list[RecognizerResult]:
+        wanted = set(entities) & set(self.supported_entities)
+        return [
+            RecognizerResult(found.entity, found.start, found.end, found.score, explain(self.name, found.score))
+            for found in self.tagger.find(text)
+            if found.entity in wanted
+        ]
+
+
+def explain(name: str, score: float) -> AnalysisExplanation:
+    return AnalysisExplanation(recognizer=name, original_score=score, textual_explanation="linear-chain CRF")
