@@ -156,7 +156,9 @@ class Generator:
 
     def box(self) -> str:
         """An address line without a street."""
-        pattern = self.random.choice(("PO Box {}", "P.O. Box {}", "Box {}", "Postfach {}", "PSC {}, Box 99", "Unit {} Box 9999", "RR {}"))
+        pattern = self.random.choice(("PO Box {}", "P.O. Box {}", "Box {}", "Postfach {}", "PSC {}, Box 99", "Unit {} Box 9999", "RR {}", "USS", "USCGC"))
+        if pattern[-1] != "}" and "{" not in pattern:
+            return f"{pattern} {self.last()}"
         return self.digits(pattern.format(self.house()))
 
     def postcode(self) -> str:
@@ -181,6 +183,7 @@ class Generator:
         kind = self.random.random()
         if kind < 0.35:
             state = self.random.choice(STATES) if self.chance(0.8) else self.draw(self.regions)
+            town = self.random.choice(("APO", "FPO")) if self.chance(0.04) else town
             place = f"{town}, {state} {code}" if self.chance(0.8) else f"{town} {state} {code}"
         elif kind < 0.6:
             place = f"{code} {town}"
@@ -215,6 +218,11 @@ class Generator:
         """Two words in one, as firms call themselves: Cloudbasket, BlueDesk."""
         one, two = self.draw(self.plain_words, True), self.draw(self.plain_words, True)
         return one.capitalize() + (two.capitalize() if self.chance(0.3) else two)
+
+    def work_title(self) -> str:
+        """A film, book or song: common words with capitals; no name."""
+        words = [self.draw(self.plain_words, True).capitalize() for _ in range(self.random.randrange(1, 4))]
+        return self.compound() if self.chance(0.25) else self.random.choice(("", "", "The ", "A ")) + " ".join(words)
 
     def who(self) -> str:
         return self.random.choice((self.person, self.first, self.first, self.last))()
@@ -276,6 +284,10 @@ class Generator:
                 return self.random.choice(("", "get", "set", "is", "my_")) + self.draw(self.plain_words) + self.random.choice(("()", "_", ".py", "Id", "(x)"))
             case "acronym":
                 return "".join(self.letter() for _ in range(self.random.randrange(2, 5)))
+            case "word":
+                return self.draw(self.plain_words)
+            case "worktitle":
+                return self.work_title()
             case "he":
                 return self.random.choice(("he", "she", "they"))
             case "He":
