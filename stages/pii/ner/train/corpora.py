@@ -28,6 +28,7 @@ TYPES = {
 }
 """Label of a file → type here; other labels are no names."""
 NO_SPACE_BEFORE = regex.compile(r"[.,;:!?%)\]}…]+|['’](?:s|S|m|re|ve|ll|d|t)|n['’]t")
+ENDINGS = frozenset(("s", "S", "t", "m", "d", "re", "ve", "ll"))
 NO_SPACE_AFTER = frozenset("([{$£€#@")
 MEDQUAD_PARTS = 5  # documents with a digest that leaves 0 are kept for measuring
 
@@ -49,10 +50,13 @@ def read_conll(path: Path) -> list[Labelled]:
 def join_tokens(rows: list[tuple[str, str]]) -> Labelled:
     text = ""
     spans: list[Span] = []
-    previous, last_label = "", "O"
+    previous, last_label, apostrophe = "", "O", False
     for token, given in rows:
         label = "O" if token.startswith("@") or previous == "@" else given
         glued = not text or NO_SPACE_BEFORE.fullmatch(token) or previous in NO_SPACE_AFTER
+        if apostrophe and token in ENDINGS:
+            text, glued = text[:-2] + text[-1], True  # it ' s → it's
+        apostrophe = previous != "" and previous[-1].isalpha() and token in ("'", "’")
         start = len(text) + (0 if glued else 1)
         text += token if glued else f" {token}"
         kind = TYPES.get(label[2:].upper())

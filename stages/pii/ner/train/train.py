@@ -24,9 +24,10 @@ from stages.pii.ner.train.corpora import Labelled, read_conll, read_medquad
 from stages.pii.ner.train.generate import FOLDER, Generator, read_sections
 
 SEED = 11
-SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 9_000}
+SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 12_000}
 DROPPED_SHARE = 0.2  # of the names, unknown to the lists while training on generated text
-SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 60, "feature.possible_transitions": False}
+SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 60, "feature.minfreq": 2}
+MEDQUAD_SHARE = 4  # one nameless sentence in so many is taken
 DEVELOPMENT = 8  # one template in so many is kept for choosing thresholds
 
 NAMED = regex.compile(
@@ -59,7 +60,7 @@ def nameless_sentences(path: Path, lexicon: Lexicon, most: int) -> Iterator[Labe
             capitals = [token.text for token in tokens[1:] if token.text[0].isupper()]
             if any(fold(word) in lexicon.places for word in capitals) or (not capitals and zlib.crc32(piece.encode()) % 3):
                 continue
-            if zlib.crc32(piece.encode()) % 8:
+            if zlib.crc32(piece.encode()) % MEDQUAD_SHARE:
                 continue
             yield piece, []
             taken += 1
