@@ -1,12 +1,14 @@
 """Score the tagger on labelled text by path: `python -m stages.pii.ner.evaluate FILE ...` prints JSON.
 
-FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
+With --write the figures go into scores.json beside this file, which says of each set what it is, whether the model was
+trained on it and whether its errors were read; all sets of it must then be given. FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
 documents that no training saw. A found span is right where it overlaps a labelled one of its type (`recall` and `precision`,
 `exact` for equal ends); `touched` is the share of labelled spans that a span of any type overlaps, `whole` the share
 that lies inside one found span of its type.
 """
 
 import argparse
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.pii import Finding
-from stages.pii.ner.tagger import load_tagger
+from stages.pii.ner.features import LEXICON
+from stages.pii.ner.tagger import MODEL, load_tagger
 from stages.pii.ner.train.corpora import Labelled, read_conll, read_labelled_json, read_medquad
 
 ENTITIES = ("PERSON", "LOCATION", "ORGANIZATION")
+SCORES = Path(__file__).parent / "scores.json"
 Find = Callable[[str], list[Finding]]
 
 
@@ -63,12 +67,25 @@ def evaluate(path: str, find: Find) -> dict[str, Any]:
     return score_spans(read(Path(path)), find)
 
 
+def digest_of_model() -> str:
+    """SHA-256 of the model and its lists: scores.json names the one that was scored."""
+    return hashlib.sha256(MODEL.read_bytes() + LEXICON.read_bytes()).hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+")
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     find = load_tagger().find
-    print(json.dumps({Path(path).name: evaluate(path, find) for path in given.files}, indent=2))
+    scores = {Path(path).name: evaluate(path, find) for path in given.files}
+    if given.write:
+        record = json.loads(SCORES.read_text(encoding="utf-8"))
+        record["model"] = digest_of_model()
+        for entry in record["sets"]:
+            entry["scores"] = scores[entry["file"]]
+        SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(scores, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from presidio_analyzer import AnalysisExplanation, EntityRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 
-from stages.pii.ner.tagger import THRESHOLDS, load_tagger
+from stages.pii.ner.tagger import load_tagger
 
-LEARNED = tuple(THRESHOLDS)
+LEARNED = ("PERSON", "LOCATION", "ORGANIZATION")
 """The entities that the model knows."""
 
 

@@ -67,7 +67,8 @@ class Generator:
         self.countries, self.cities = latin[:COUNTRIES], latin[STATES_END:]
         self.regions = [*latin[COUNTRIES:STATES_END], *STATES]
         # The most frequent thousand words are left out, and with them most that are also names.
-        self.plain_words = [word for word in lists["word"][1000:15000] if word not in set(lists["name_words"])]
+        names = set(lists["name_words"])
+        self.plain_words = [word for word in lists["word"][1000:15000] if word not in names]
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share

@@ -26,8 +26,8 @@ from stages.pii.ner.train.generate import FOLDER, Generator, read_sections
 SEED = 11
 SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 12_000}
 DROPPED_SHARE = 0.2  # of the names, unknown to the lists while training on generated text
-SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 60, "feature.minfreq": 2}
-MEDQUAD_SHARE = 4  # one nameless sentence in so many is taken
+SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 60, "feature.possible_transitions": False}
+MEDQUAD_SHARE = 5  # one nameless sentence in so many is taken
 DEVELOPMENT = 8  # one template in so many is kept for choosing thresholds
 
 NAMED = regex.compile(
@@ -53,14 +53,11 @@ def nameless_sentences(path: Path, lexicon: Lexicon, most: int) -> Iterator[Labe
     seen: set[str] = set()
     for _, answer in read_medquad(path):
         for piece in regex.split(r"(?<=[.?!])\s+(?=\p{Lu})|\n{2,}", answer):
-            tokens = tokens_of(piece)
-            if not 4 < len(tokens) < 120 or NAMED.search(piece) or piece in seen:
+            if zlib.crc32(piece.encode()) % MEDQUAD_SHARE or NAMED.search(piece) or piece in seen:
                 continue
             seen.add(piece)
-            capitals = [token.text for token in tokens[1:] if token.text[0].isupper()]
-            if any(fold(word) in lexicon.places for word in capitals) or (not capitals and zlib.crc32(piece.encode()) % 3):
-                continue
-            if zlib.crc32(piece.encode()) % MEDQUAD_SHARE:
+            words = [token.text for token in tokens_of(piece)]
+            if not 4 < len(words) < 120 or any(word[0].isupper() and fold(word) in lexicon.places for word in words[1:]):
                 continue
             yield piece, []
             taken += 1
