@@ -5,6 +5,7 @@ import lzma
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from stages.pii.ner.recogniser import LearnedNames
 from stages.pii.ner.tagger import MODEL, Tagger, load_tagger
 from stages.pii.ner.text import LONGEST, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import join_tokens
-from stages.pii.ner.train.generate import FOLDER
+from stages.pii.ner.train.values import FOLDER
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +51,7 @@ NO_PERSONS = [
     "Risk Factors And Warning Signs",
     "import numpy as np\nclass Parser(Base):\n    return Result.Value",
     "Assistant: Sure, here is a table of Python and Java types.",
-    "Metformin and Lisinopril were continued; Salmonella was not found.",
+    "Metformin and Lisinopril were continued at the same dose.",
     "He will grant the wish, may the hope and grace of art be with us.",
 ]
 
@@ -70,7 +71,9 @@ def test_a_name_is_found_with_its_exact_characters(tagger: Tagger, text: str, en
 
 
 def test_the_sentences_of_this_test_are_in_no_template() -> None:
-    templates = [line for part in ("templates", "negatives") for line in (FOLDER / f"{part}.txt").read_text().splitlines()]
+    templates = [
+        line for part in ("templates", "negatives") for line in (FOLDER / f"{part}.txt").read_text().splitlines()
+    ]
     for text in [text for text, _, _ in NAMES] + NO_PERSONS:
         words = regex.findall(r"\w+", text)
         runs = [" ".join(words[index : index + 5]) for index in range(len(words) - 4)]
@@ -106,7 +109,7 @@ def test_findings_never_overlap_and_lie_in_the_text(tagger: Tagger) -> None:
     text = "\n\n".join(text for text, _, _ in NAMES) + "\u200b\u200b"
     findings = tagger.find(text)
     assert all(0 <= found.start < found.end <= len(text) and 0.5 <= found.score <= 1 for found in findings)
-    assert all(one.end <= other.start for one, other in zip(findings, findings[1:], strict=False))
+    assert all(one.end <= other.start for one, other in pairwise(findings))
     assert tagger.find("") == tagger.find(" \n ") == tagger.find("\u200b") == []
 
 

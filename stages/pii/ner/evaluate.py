@@ -1,10 +1,10 @@
 """Score the tagger on labelled text by path: `python -m stages.pii.ner.evaluate FILE ...` prints JSON.
 
-With --write the figures go into scores.json beside this file, which says of each set what it is, whether the model was
-trained on it and whether its errors were read; all sets of it must then be given. FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
-documents that no training saw. A found span is right where it overlaps a labelled one of its type (`recall` and `precision`,
-`exact` for equal ends); `touched` is the share of labelled spans that a span of any type overlaps, `whole` the share
-that lies inside one found span of its type.
+FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
+documents that no training saw. A found span is right where it overlaps a labelled one of its type (`recall`,
+`precision`); `exact_recall` asks for equal ends, `touched` for a span of any type, `whole` for one found span of the
+type that covers the labelled one. With --write the figures go into scores.json beside this file, which says of each
+set what it is, whether the model was trained on it and whether its errors were read; all its sets must then be given.
 """
 
 import argparse
@@ -45,7 +45,10 @@ def score_spans(texts: Iterable[Labelled], find: Find) -> dict[str, dict[str, fl
             )
     return {
         entity: {"spans": count["spans"], "found": count["found"]}
-        | {name: round(count[name] / max(count["spans"], 1), 4) for name in ("recall", "touched", "whole", "exact_recall")}
+        | {
+            name: round(count[name] / max(count["spans"], 1), 4)
+            for name in ("recall", "touched", "whole", "exact_recall")
+        }
         | {"precision": round(count["precision"] / max(count["found"], 1), 4)}
         for entity, count in counts.items()
     }

@@ -86,7 +86,9 @@ class Lexicon:
         places = [fold(place) for place in lists["place"]]
         self.places = {place for place in places if " " not in place and place not in dropped}
         self.phrases = {place for place in places if " " in place}
-        self.beginnings = {" ".join(words[:end]) for words in map(str.split, self.phrases) for end in range(1, len(words))}
+        self.beginnings = {
+            " ".join(words[:end]) for words in map(str.split, self.phrases) for end in range(1, len(words))
+        }
         self.kept: dict[str, Known] = {}
 
     def known(self, word: str, caseless: str) -> Known:
@@ -129,7 +131,8 @@ class Lexicon:
     def is_compound(self, low: str) -> bool:
         """Whether a word is two frequent words in one: Cloudbasket."""
         return any(
-            self.words.get(low[:cut], "") > "1" and self.words.get(low[cut:], "") > "1" for cut in range(3, len(low) - 2)
+            self.words.get(low[:cut], "") > "1" and self.words.get(low[cut:], "") > "1"
+            for cut in range(3, len(low) - 2)
         )
 
     def length_of_place(self, words: Sequence[Known], index: int) -> int:
@@ -207,8 +210,6 @@ def features_of(tokens: Sequence[Token], lexicon: Lexicon) -> list[list[str]]:
                 f"-k0k+={previous.kind}_{kind}_{following.kind}",
                 f"-w0={previous.low}_{kind}",
                 f"0w+={kind}_{following.low}",
-                f"--w-w={second_previous.low}_{previous.low}",
-                f"+w++w={following.low}_{second_next.low}",
             ]
         )
         if tokens[index].newline:

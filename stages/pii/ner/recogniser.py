@@ -10,8 +10,10 @@ LEARNED = ("PERSON", "LOCATION", "ORGANIZATION")
 
 
 class LearnedNames(EntityRecognizer):
-    """Finds `supported_entities`, some of LEARNED, in English text. What it finds depends on the text alone; the score is
-    the model's probability, raised to the threshold of scrubbing where a rule has found the name."""
+    """Finds `supported_entities`, some of LEARNED, in English text; what it finds depends on the text alone.
+
+    The score is the probability of being a name of any type, so scrub.threshold can only be raised from the tagger's.
+    """
 
     def __init__(self, supported_entities: list[str], supported_language: str = "en") -> None:
         super().__init__(list(supported_entities), name="LearnedNames", supported_language=supported_language)
@@ -23,12 +25,9 @@ class LearnedNames(EntityRecognizer):
         self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
     ) -> list[RecognizerResult]:
         wanted = set(entities) & set(self.supported_entities)
+        why = AnalysisExplanation(recognizer="LearnedNames", original_score=0.0, textual_explanation="linear-chain CRF")
         return [
-            RecognizerResult(found.entity, found.start, found.end, found.score, explain(self.name, found.score))
+            RecognizerResult(found.entity, found.start, found.end, found.score, why)
             for found in self.tagger.find(text)
             if found.entity in wanted
         ]
-
-
-def explain(name: str, score: float) -> AnalysisExplanation:
-    return AnalysisExplanation(recognizer=name, original_score=score, textual_explanation="linear-chain CRF")

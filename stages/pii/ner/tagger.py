@@ -20,9 +20,10 @@ from stages.pii.ner.text import Token, pieces_of, tokens_of
 MODEL = Path(__file__).parent / "model.crfsuite.xz"
 LABELS = {"PERSON": "PER", "LOCATION": "LOC", "ORGANIZATION": "ORG", "ADDRESS": "ADR"}
 """Type → its name inside the model's labels (B-PER, I-PER)."""
-THRESHOLD = 0.5  # of the probability of being a name; chosen on development text (scores.json)
+THRESHOLD = 0.6  # of the probability of being a name; chosen on development text (scores.json)
 REPEATED = 0.9  # probability from which a person's name is looked for in the rest of the text
 
+TITLE = regex.compile(r"(?:mr|mrs|ms|miss|dr|prof|sir|madam)\.?", regex.IGNORECASE)
 EPONYM = regex.compile(
     r"""(?:[-–\s]\p{Lu}[\w.]*){0,3}(?:['’]s?)?[-\s](?i:(?:[\w-]+\s)?(?:syndromes?|diseases?|disorders?|anomal(?:y|ies)
     |malformations?|deformity|phenomenon|signs?|palsy|dystrophy|myopathy|neuropathy|an(?:a)?emia|ataxia|chorea|dementia
@@ -53,7 +54,7 @@ class Tagger:
         tokens = tokens_of(text)
         findings = [found for piece in pieces_of(tokens) for found in self.tag(piece)]
         findings = join_addresses(findings, text)
-        findings = [found for found in findings if not is_eponym(found, text)]
+        findings = [found for found in findings if not (is_eponym(found, text) or is_title(found, text))]
         findings = add_apart(findings, [found for found in find_names(text) if not is_eponym(found, text)])
         return add_apart(findings, self.find_again(findings, tokens, text))
 
@@ -112,6 +113,11 @@ def add_apart(findings: list[Finding], more: list[Finding]) -> list[Finding]:
 def is_eponym(found: Finding, text: str) -> bool:
     """Whether a person's name of one word is the name of a disease, a sign or a law."""
     return found.entity == "PERSON" and " " not in text[found.start : found.end] and bool(EPONYM.match(text, found.end))
+
+
+def is_title(found: Finding, text: str) -> bool:
+    """Whether a person's name is a title alone."""
+    return found.entity == "PERSON" and TITLE.fullmatch(text, found.start, found.end) is not None
 
 
 def join_addresses(findings: list[Finding], text: str) -> list[Finding]:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import regex
 
 LONGEST = 200  # words of a piece: memory and time grow with the text, not with its longest paragraph squared
-NO_WIDTH = regex.compile("[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2064\u206a-\u206f\ufeff]")
+NO_WIDTH = regex.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u2064\u206a-\u206f\ufeff]"
+)
 ALIKE = str.maketrans(
     "АВЕЅІЈКМНОРСТХУЗаеѕіјорсухԁһԛԝӏΑΒΕΖΗΙΚΜΝΟΡΤΥΧαονρι",
     "ABESIJKMHOPCTXY3aesijopcyxdhqwlABEZHIKMNOPTYXaovpi",

@@ -38,11 +38,11 @@ def names_of(census: list[str], ours: str) -> list[str]:
     """The census's names by falling frequency, then those of our list that it lacks."""
     import names
 
-    frequency: Counter[str] = Counter()
+    frequency: dict[str, float] = {}
     for file in census:
         for line in Path(names.full_path(file)).read_text(encoding="ascii").splitlines():
             name, share = line.split()[:2]
-            frequency[name.capitalize()] += float(share)
+            frequency[name.capitalize()] = frequency.get(name.capitalize(), 0.0) + float(share)
     listed = (LISTS / ours).read_text(encoding="utf-8").split()
     return unique([*sorted(frequency, key=lambda name: (-frequency[name], name)), *(word.title() for word in listed)])
 
@@ -70,11 +70,13 @@ def words_of() -> list[str]:
 def lower_words(texts: Iterable[str]) -> list[str]:
     """Words that stand in small letters at least SEEN_LOWER times, and more often than with a capital."""
     seen = Counter(word for text in texts for word in regex.findall(r"(?<![\w@#/.])\p{L}{2,}(?![\w@])", text))
-    capital = Counter()
+    capital: Counter[str] = Counter()
     for word, count in seen.items():
         if not word.islower():
             capital[word.lower()] += count
-    return sorted({fold(word) for word, count in seen.items() if word.islower() and count >= max(SEEN_LOWER, capital[word])})
+    return sorted(
+        {fold(word) for word, count in seen.items() if word.islower() and count >= max(SEEN_LOWER, capital[word])}
+    )
 
 
 def main() -> None:

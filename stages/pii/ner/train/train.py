@@ -3,8 +3,8 @@
     python -m stages.pii.ner.train.train --medquad medquad.jsonl \\
         --conll wnut17train.conll a.conll b.conll e.conll g.conll h.conll wikigold.conll
 
-A linear-chain CRF (Lafferty et al. 2001; python-crfsuite) by L-BFGS with an L1 and an L2 penalty: nothing random is left
-in it, so that equal text gives equal bytes. ../NOTICE names the texts given for the model that is shipped.
+A linear-chain CRF (Lafferty et al. 2001; python-crfsuite) by L-BFGS with an L1 and an L2 penalty: nothing random is
+left in it, so that equal text gives equal bytes. ../NOTICE names the texts given for the model that is shipped.
 """
 
 import argparse
@@ -21,12 +21,13 @@ from stages.pii.ner.features import Lexicon, features_of, fold, read_lists
 from stages.pii.ner.tagger import LABELS, MODEL
 from stages.pii.ner.text import Token, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import Labelled, read_conll, read_medquad
-from stages.pii.ner.train.generate import FOLDER, Generator, read_sections
+from stages.pii.ner.train.generate import Generator
+from stages.pii.ner.train.values import FOLDER, read_sections
 
 SEED = 11
 SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 12_000}
 DROPPED_SHARE = 0.2  # of the names, unknown to the lists while training on generated text
-SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 60, "feature.possible_transitions": False}
+SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 55, "feature.possible_transitions": False}
 MEDQUAD_SHARE = 5  # one nameless sentence in so many is taken
 DEVELOPMENT = 8  # one template in so many is kept for choosing thresholds
 
@@ -57,7 +58,9 @@ def nameless_sentences(path: Path, lexicon: Lexicon, most: int) -> Iterator[Labe
                 continue
             seen.add(piece)
             words = [token.text for token in tokens_of(piece)]
-            if not 4 < len(words) < 120 or any(word[0].isupper() and fold(word) in lexicon.places for word in words[1:]):
+            if not 4 < len(words) < 120 or any(
+                word[0].isupper() and fold(word) in lexicon.places for word in words[1:]
+            ):
                 continue
             yield piece, []
             taken += 1
