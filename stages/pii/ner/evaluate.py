@@ -1,10 +1,11 @@
 """Score the tagger on labelled text by path: `python -m stages.pii.ner.evaluate FILE ...` prints JSON.
 
 FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
-documents that no training saw. A found span is right where it overlaps a labelled one of its type (`recall`,
-`precision`); `exact_recall` asks for equal ends, `touched` for a span of any type, `whole` for one found span of the
-type that covers the labelled one. With --write the figures go into scores.json beside this file, which says of each
-set what it is, whether the model was trained on it and whether its errors were read; all its sets must then be given.
+documents that no training saw; `templates` is text out of templates that no training saw. A found span is right where
+it overlaps a labelled one of its type (`recall`, `precision`); `exact_recall` asks for equal ends, `touched` for a span
+of any type, `whole` for one found span of the type that covers the labelled one. With --write the figures go into
+scores.json beside this file, which says of each set what it is, whether the model was trained on it and whether its
+errors were read; all its sets must then be given.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from stages.pii import Finding
 from stages.pii.ner.features import LEXICON
 from stages.pii.ner.tagger import MODEL, load_tagger
 from stages.pii.ner.train.corpora import Labelled, read_conll, read_labelled_json, read_medquad
+from stages.pii.ner.train.train import development
 
 ENTITIES = ("PERSON", "LOCATION", "ORGANIZATION")
 SCORES = Path(__file__).parent / "scores.json"
@@ -64,6 +66,8 @@ def count_per_1000_words(texts: Iterable[str], find: Find) -> dict[str, float]:
 
 
 def evaluate(path: str, find: Find) -> dict[str, Any]:
+    if path == "templates":
+        return score_spans(development(), find)
     if path.startswith("medquad:"):
         return count_per_1000_words((text for _, text in read_medquad(Path(path.removeprefix("medquad:")), True)), find)
     read = read_labelled_json if path.endswith(".json") else read_conll

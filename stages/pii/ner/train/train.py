@@ -30,6 +30,7 @@ DROPPED_SHARE = 0.2  # of the names, unknown to the lists while training on gene
 SETTINGS = {"c1": 0.3, "c2": 0.001, "max_iterations": 55, "feature.possible_transitions": False}
 MEDQUAD_SHARE = 5  # one nameless sentence in so many is taken
 DEVELOPMENT = 8  # one template in so many is kept for choosing thresholds
+DEVELOPMENT_TEXTS = {"templates": 1500, "negatives": 500}
 
 NAMED = regex.compile(
     r"\b(?:Dr|Mr|Mrs|Ms|Prof|St)\b|(?:Institute|University|Center|Centre|Association|Foundation|National|Society|"
@@ -89,6 +90,16 @@ def generated(seed: int, sentences: dict[str, int]) -> Iterator[Labelled]:
             yield generator.sentence(templates)
     for _ in range(sentences["headings"]):
         yield generator.heading()
+
+
+def development() -> Iterator[Labelled]:
+    """Texts out of the templates that training never sees."""
+    generator = Generator(SEED + 1, lists_for_generation())
+    for part, count in DEVELOPMENT_TEXTS.items():
+        _, kept = split_templates(part)
+        for _ in range(count):
+            text, spans = generator.sentence(kept)
+            yield text, [(start, end, "LOCATION" if kind == "ADDRESS" else kind) for start, end, kind in spans]
 
 
 def append(trainer: pycrfsuite.Trainer, texts: Iterable[Labelled], lexicon: Lexicon) -> int:
