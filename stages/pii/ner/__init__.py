@@ -1,0 +1,1 @@
+"""Names of persons, places and organisations by a model that was trained here (train/) and lives beside its lists."""
