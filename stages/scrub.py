@@ -1,4 +1,6 @@
-"""Find personal data and replace it.    data/dedup, evaluation sets → data/scrub/{rows,ledger,items,findings,probes}.parquet
+"""Find personal data and replace it.
+
+data/dedup, evaluation sets → data/scrub/{rows,ledger,items,findings,probes}.parquet, metrics/scrub.json
 
 Presidio (docs: data-privacy-stack.github.io/presidio) with its pattern recognisers, ours, and a model or lists for
 names looks at every text of a row: contents of messages, values inside tool calls, chosen and rejected replies. What it
