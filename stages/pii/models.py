@@ -118,10 +118,10 @@ def model_of(names: str, language: str, entities: list[str]) -> tuple[NlpEngine,
         wanted = [entity for entity in entities if entity in ENTITIES]
         return WordEngine(language), [gliner_recogniser(language, model, wanted)] if wanted else []
     if kind == "model":
-        from stages.pii.ner.recogniser import LearnedNames
+        from stages.pii.ner.recogniser import LEARNED, LearnedNames
 
-        wanted = [entity for entity in entities if entity in LearnedNames.ENTITIES]
-        return WordEngine(language), [LearnedNames(supported_language=language)] if wanted else []
+        wanted = [entity for entity in entities if entity in LEARNED]
+        return WordEngine(language), [LearnedNames(wanted, language)] if wanted else []
     if kind not in ("spacy", "transformers"):
         return WordEngine(language), []
     engine = ModelEngine(language, model) if kind == "spacy" else TransformersEngine(language, model)
