@@ -100,6 +100,39 @@ def test_models_that_are_not_there_are_one_clear_error(names: str, monkeypatch: 
         Analyser("en", ["PERSON"], 0.5, names)
 
 
+def test_transformers_model_of_the_user(tmp_path: Path) -> None:
+    """A token classifier that takes one word for a person: its first layer's weights are the words themselves."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "came", "late", ".", "Zzyx"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    labels = {0: "O", 1: "PER"}
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=4, num_hidden_layers=0, num_attention_heads=1, intermediate_size=4,
+        id2label=labels, label2id={label: number for number, label in labels.items()},
+    )  # fmt: skip
+    model = BertForTokenClassification(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_()
+        model.bert.embeddings.LayerNorm.weight.fill_(1)
+        model.bert.embeddings.word_embeddings.weight[5, 0] = 1
+        model.classifier.weight[1, 0] = 20
+        model.classifier.bias[0] = 10
+    model.save_pretrained(tmp_path)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=64
+    )
+    fast.save_pretrained(tmp_path)
+    analyser = Analyser("en", ["PERSON", "EMAIL_ADDRESS"], 0.5, f"transformers:{tmp_path}")
+    found = analyser.find("Zzyx came late. tom@example.com")
+    assert [(item.start, item.end, item.entity) for item in found] == [(0, 4, "PERSON"), (16, 31, "EMAIL_ADDRESS")]
+    assert "PERSON" not in analyser.not_covered
+
+
 # Stand-ins
 
 

@@ -23,6 +23,9 @@ class Allowed:
             entry.split() for entry in allow if len(entry.split()) > 1 and regex.fullmatch(r"[\p{L}.'’ -]+", entry)
         ]
         titled = [rf"\b(?:{TITLES})\.?\s+{regex.escape(part)}(?!\w)" for name in names for part in (name[0], name[-1])]
+        # A word of each, in lower case: where none stands, the expression, which is slow, need not be tried.
+        self.words = {max(entry.split(), key=len).lower() for entry in allow}
+        self.words |= {part.lower() for name in names for part in (name[0], name[-1])}
         self.facts = regex.compile("|".join([*whole, *titled]) or r"(?!)", regex.IGNORECASE)
         self.numbers = {digits for entry in allow if len(digits := digits_of(entry)) >= NUMBER_DIGITS}
         self.parts = {" ".join(name).lower(): {part.lower() for part in name} for name in names}
@@ -31,7 +34,9 @@ class Allowed:
         """The findings that are not public: a fact, a part of one, or a part of a full name that stands in the text."""
         if not findings:
             return []
-        facts = list(self.facts.finditer(text, overlapped=True))
+        lowered = text.lower()
+        some = any(word in lowered for word in self.words)
+        facts = list(self.facts.finditer(text, overlapped=True)) if some else []
         parts = {part for fact in facts for part in self.parts.get(" ".join(fact[0].lower().split()), ())}
         return [
             found
