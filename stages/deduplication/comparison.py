@@ -13,12 +13,14 @@ import numpy.typing as npt
 import polars as pl
 
 from stages.common.rows import CONVERSATIONS
-from stages.common.shingles import Positions, Ragged, batches_of, chain, map_in_threads, tokenise
+from stages.common.shingles import Positions, Ragged, batches_of, chain, map_in_threads, offsets_of, ranges, tokenise
 from stages.deduplication.buckets import APART, BELOW, CONTRADICTS, SAME, Verdicts
 from stages.deduplication.params import Dedup
 from stages.deduplication.second_look import LABEL, Known, look_again
 from stages.deduplication.signatures import gram_sets
 from stages.deduplication.verification import jaccard, may_reach
+
+CACHE_VALUES = 2**25  # n-grams
 
 
 class Rows(NamedTuple):
@@ -56,11 +58,40 @@ def join_parts(texts: pl.DataFrame, order: tuple[str, ...] = CONVERSATIONS) -> p
     return texts.select(pl.concat_str(order, separator="\n")).to_series()
 
 
+class SetCache:
+    """The n-gram sets of rows that were compared, so that a kept row is not read again for each block of rows.
+
+    Full at CACHE_VALUES, it is emptied and starts anew: no more than 256 MB, and no less right.
+    """
+
+    def __init__(self, rows: Rows, ngram: int) -> None:
+        self.rows, self.ngram = rows, ngram
+        self.starts = np.full(len(rows.grams), -1, np.int64)
+        self.values = np.zeros(2**16, np.uint64)
+        self.filled = 0
+
+    def read(self, rows: Positions) -> Ragged:
+        """The sets of different rows."""
+        if self.filled > CACHE_VALUES:
+            self.starts[:], self.filled = -1, 0
+        new = np.flatnonzero(self.starts[rows] < 0)
+        sets = read_sets(self.rows.read(rows[new]), self.ngram)
+        end = self.filled + len(sets.values)
+        if end > len(self.values):
+            self.values = np.concatenate([self.values[: self.filled], np.zeros(max(end, len(self.values)), np.uint64)])
+        self.values[self.filled : end] = sets.values
+        self.starts[rows[new]] = self.filled + sets.offsets[:-1]
+        self.filled = end
+        counts = self.rows.grams[rows].astype(np.int64)
+        return Ragged(self.values[ranges(self.starts[rows], counts)], offsets_of(counts))
+
+
 class Comparison:
     """The verdicts on pairs of `rows`, from their texts alone."""
 
     def __init__(self, rows: Rows, params: Dedup) -> None:
         self.rows, self.params = rows, params
+        self.sets = SetCache(rows, params.ngram)
         self.known = self.count_words() if params.mode == "careful" else None
 
     def count_words(self) -> Known:
@@ -75,21 +106,23 @@ class Comparison:
         if len(at):
             rows, places = np.unique(np.concatenate([later[at], earlier[at]]), return_inverse=True)
             left, right = np.split(places, 2)
-            texts = self.rows.read(rows)
-            sets = read_sets(texts, self.params.ngram)
+            sets = self.sets.read(rows)
             possible = may_reach(sets, left, right, self.params.threshold)
             at, left, right = at[possible], left[possible], right[possible]
             similarity[at] = jaccard(sets, sets, left, right)
             reached = similarity[at] >= self.params.threshold
             at, left, right = at[reached], left[reached], right[reached]
-            verdict[at] = self.judge(texts, rows, left, right)
+            verdict[at] = self.judge(rows, left, right)
         return Verdicts(similarity, verdict)
 
-    def judge(self, texts: pl.DataFrame, rows: Positions, left: Positions, right: Positions) -> npt.NDArray[np.int8]:
-        """Verdicts on pairs of `texts` that reach the threshold."""
+    def judge(self, rows: Positions, left: Positions, right: Positions) -> npt.NDArray[np.int8]:
+        """Verdicts on pairs of rows[left[i]] and rows[right[i]] that reach the threshold."""
+        needed, places = np.unique(np.concatenate([left, right]), return_inverse=True)
+        rows, (left, right) = rows[needed], np.split(places, 2)
         preference, label = self.rows.preference[rows], self.rows.label[rows]
         exchanged = np.zeros(len(left), np.bool_)
         pairs = np.flatnonzero(preference[left])
+        texts = self.rows.read(rows) if self.known or len(pairs) else pl.DataFrame()
         if len(pairs):
             exchanged[pairs] = self.are_exchanged(texts, left[pairs], right[pairs])
         differs = np.full(len(left), -1, np.int8)

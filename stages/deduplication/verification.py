@@ -1,7 +1,7 @@
 """The exact Jaccard similarity of many pairs of rows, from texts that are read again.
 
-No n-gram set outlives the block of rows that it is compared in: reading a text of 200 words costs 10 microseconds, and
-memory holds LSH keys alone. SciPy counts a pair's common n-grams in 3 microseconds, merging two ascending lists. Most
+Memory holds the LSH keys of all rows, but the n-gram sets of few (comparison.SetCache): reading a text of 200 words
+again costs 10 microseconds. SciPy counts a pair's common n-grams in 3 microseconds, merging two ascending lists. Most
 candidates stay far below the threshold, so they are first held against a bound that takes 0.15: each set as a mask of
 bits, a number's place being its lowest digits. Common numbers have common places, so they are at most as many as those,
 plus as many as lost their place to another one in both sets.
