@@ -42,7 +42,7 @@ PROBE_SCHEMA: dict[str, Any] = ROW_SCHEMA | {
     "caught": pl.Boolean,  # null before it is measured, and where that says nothing
 }
 LEAST_PIECE = 4  # letters or digits of a value that give it away
-
+TEXTS = ("messages", "tools", "chosen", "rejected")
 
 Count = Annotated[int, Field(ge=0, le=1000)]
 
@@ -67,17 +67,15 @@ def make_probe(row: dict[str, Any], probe: str, stage: str, number: int, **rest:
     return empty | {name: row[name] for name in ROW_SCHEMA} | {"branch": None, "subject": None} | identity | rest
 
 
-def converse(
-    source: str, kind: str, licence: str, turns: Sequence[dict[str, Any]], other: str, tools: str | None = None
-) -> dict[str, Any]:
+def converse(source: str, kind: str, licence: str, turns: Sequence[dict[str, Any]], other: str) -> dict[str, Any]:
     """A row of the kind, from a conversation that ends with the assistant; `other` is the reply that is rejected."""
     row: dict[str, Any] = dict.fromkeys(ROW_SCHEMA) | {"source": source, "kind": kind, "licence": licence}
     if kind == "preference":
         reply = {"chosen": [turns[-1]], "rejected": [message("assistant", other)]}
-        return row | reply | {"messages": list(turns[:-1]), "tools": tools}
+        return row | reply | {"messages": list(turns[:-1])}
     if kind == "unpaired":
-        return row | {"messages": list(turns[:-1]), "chosen": [turns[-1]], "label": True, "tools": tools}
-    return row | {"messages": list(turns), "tools": tools}
+        return row | {"messages": list(turns[:-1]), "chosen": [turns[-1]], "label": True}
+    return row | {"messages": list(turns)}
 
 
 def list_sources(rows: pl.LazyFrame) -> list[tuple[str, str, str]]:
@@ -95,7 +93,7 @@ def read_probes(folder: Path | str, stage: str) -> tuple[pl.DataFrame, pl.DataFr
     if missing := [column for column in PROBE_SCHEMA if column not in probes.columns]:
         path = Path(folder) / "probes.parquet"
         raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force`")
-    later = {"dedup": ["scrub"], "scrub": [], "decontaminate": []}[stage]
+    later = {"dedup": ["scrub"]}.get(stage, [])  # raw rows of dedup's probes never go further than dedup
     return probes.filter(stage=stage), probes.filter(pl.col("stage").is_in(later))
 
 
@@ -143,9 +141,6 @@ def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame) -> pl.Data
 
     verdicts = [judge(*line) for line in joined.select("stage", "expected", "planted", "text").iter_rows()]
     return joined.with_columns(caught=pl.Series(verdicts, dtype=pl.Boolean)).select(*PROBE_SCHEMA)
-
-
-TEXTS = ("messages", "tools", "chosen", "rejected")
 
 
 def score(probes: pl.DataFrame, by_type: bool = False) -> dict[str, dict[str, int | float]]:
