@@ -12,6 +12,8 @@ import io
 import logging
 import multiprocessing
 import os
+import re
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,9 +32,10 @@ from stages.common.stage import end_with_parent
 
 Work = Callable[[pl.DataFrame], pl.DataFrame]
 DIED = (
-    "a worker process died, most likely for want of memory; set engine.workers in params.yaml to a smaller number, then "
-    "run again"
+    "a worker process died, most likely for want of memory; set engine.workers in params.yaml to a smaller number, "
+    "then run again"
 )
+CONNECT_SECONDS = 10
 WAITING = 2  # batches a worker has waiting, so that it never idles and memory stays bounded
 
 
@@ -175,9 +178,12 @@ def join(ray: Any, engine: Engine) -> None:
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
             )
         else:
+            if found := re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", engine.address):  # Ray waits for ever
+                socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
             ray.init(engine.address, logging_level="error", runtime_env={"py_modules": [str(packages / "stages")]})
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"params.yaml, engine.address: no Ray cluster answers at {engine.address} ({type(error).__name__}); start "
-            "one with `ray start --head`, mend the address, or leave it empty for a Ray of this machine"
+            "one with `ray start --head`, mend the address, give the cluster's token in RAY_AUTH_TOKEN, or leave the "
+            "address empty for a Ray of this machine"
         ) from None
