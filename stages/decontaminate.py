@@ -14,13 +14,14 @@ report.parquet shows the worst cases with the words that matched. The filters (b
 in stages/quality/filters.py.
 """
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field
-from tqdm import tqdm
 
 from stages.common.stage import run, say  # isort: skip
+from stages.common.engine import LOCAL, Engine, map_batches, slices
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
 from stages.common.ledger import LEDGER_SCHEMA, check_balance
@@ -78,15 +79,15 @@ def rules_of(params: Decontaminate, tasks: list[str]) -> pl.DataFrame:
     return pl.DataFrame([{"task": task} | common | own.get(task, {}) for task in tasks], schema)
 
 
-def filter_rows(rows: pl.DataFrame, filters: Filters) -> pl.DataFrame:
+def filter_rows(rows: pl.DataFrame, filters: Filters, engine: Engine) -> pl.DataFrame:
     """The rows to leave out, with the reason: row_id, reason, detail."""
-    judge = make_filter(filters)
-    starts = tqdm(range(0, rows.height, BATCH), desc="decontaminate: filters", unit="batch")
-    return pl.concat([pl.DataFrame(schema=JUDGED), *(judge(rows.slice(start, BATCH)) for start in starts)])
+    batches, total = slices(rows, BATCH)
+    judged = map_batches(partial(make_filter, filters), batches, engine, "decontaminate: filters", total)
+    return pl.concat([pl.DataFrame(schema=JUDGED), *judged])
 
 
 def compare(
-    rows: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str]
+    rows: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str], engine: Engine = LOCAL
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Overlaps (row_id, item, share, text, run), marked items, and the worst cases.
 
@@ -98,7 +99,7 @@ def compare(
     items = items.filter(pl.col("action") != "ignore")
     texts = comparable(item_texts(items))
     texts = texts.hstack(items.select("ngram", "threshold", "run")[texts["item"]])
-    overlaps = find_overlaps(rows, texts, params.common)
+    overlaps = find_overlaps(rows, texts, params.common, engine)
     counted = items.with_columns(item_position=pl.int_range(pl.len(), dtype=pl.Int64)).join(
         overlaps.group_by(item_position="item").agg(rows=pl.len().cast(pl.Int64)),
         on="item_position",
@@ -177,27 +178,29 @@ def measure(
     }
 
 
-def try_probes(probes: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str]) -> pl.DataFrame:
+def try_probes(
+    probes: pl.DataFrame, items: pl.DataFrame, params: Decontaminate, tasks: list[str], engine: Engine
+) -> pl.DataFrame:
     """The probes with what the comparison says of them; by themselves, so that no item is marked for their sake."""
-    overlaps, _, _ = compare(rows_of(probes), items, params, tasks)
+    overlaps, _, _ = compare(rows_of(probes), items, params, tasks, engine)
     rules = {task: (ngram, threshold, run) for task, ngram, threshold, run, _ in rules_of(params, tasks).iter_rows()}
     return judge_leaks(probes, set(overlaps["row_id"]), items.filter(split="test"), rules)
 
 
 def main() -> None:
     params, filters, tasks = load(Decontaminate, "decontaminate"), load(Filters, "filters"), load_tasks()
-    names = [task.name for task in tasks]
+    engine, names = load(Engine, "engine"), [task.name for task in tasks]
     rows, items = read_rows("data/scrub"), read_items(names)
     probes, _ = read_probes("data/scrub", "decontaminate")
-    filtered = filter_rows(rows, filters)
+    filtered = filter_rows(rows, filters, engine)
     compared = rows.filter(~pl.col("row_id").is_in(filtered["row_id"].implode()))
-    overlaps, marked, report = compare(compared, items, params, names)
+    overlaps, marked, report = compare(compared, items, params, names, engine)
     ledger = write_lines(filtered, marked, overlaps)
     dropped = ledger.filter(action="drop")["row_id"]
     kept = rows.filter(~pl.col("row_id").is_in(dropped.implode()))
     check_balance("decontaminate", rows, kept, ledger)
     asked = marked.filter(split="test").select("task", "subtask", "item", "dirty", "rows")
-    probes = try_probes(probes, items, params, names)
+    probes = try_probes(probes, items, params, names, engine)
     tables = {"rows": kept, "ledger": ledger, "items": asked, "report": report, "probes": probes}
     for name, table in tables.items():
         write_table(f"data/decontaminate/{name}.parquet", table)

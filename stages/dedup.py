@@ -29,10 +29,13 @@ Everything works on whole columns, in batches that fit a core's cache and in thr
 """
 
 from stages.common.stage import run, say  # isort: skip
+from functools import partial
+
 import numpy as np
 import polars as pl
 import xxhash
 
+from stages.common.engine import LOCAL, Engine, map_batches, slices
 from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
@@ -44,16 +47,20 @@ from stages.deduplication.buckets import APART, CONTRADICTS, Near, assign_bucket
 from stages.deduplication.comparison import Comparison, Rows
 from stages.deduplication.params import Dedup, candidate_probability, even_similarity
 from stages.deduplication.second_look import WHY
-from stages.deduplication.signatures import describe_rows, row_texts
+from stages.deduplication.signatures import BATCH_ROWS, describe_rows, make_describer, row_texts
 from stages.probes.similarity import judge_duplicates
 
 ALIKE_SCHEMA = {"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64, "why": pl.String}
 PROBED_ROWS = 20_000
-BATCH_ROWS = 400  # of 200 words: what their arrays take fits the cache of a core
+RAY_ROWS = 20_000  # of a batch that travels
 
 
-def describe_all(rows: pl.DataFrame, params: Dedup) -> pl.DataFrame:
-    """describe_rows of all rows, batch by batch."""
+def describe_all(rows: pl.DataFrame, params: Dedup, engine: Engine) -> pl.DataFrame:
+    """describe_rows of all rows, batch by batch: in threads, which NumPy lets run side by side, or on Ray."""
+    if engine.name == "ray":
+        tables, total = slices(rows, RAY_ROWS)
+        described = map_batches(partial(make_describer, params), tables, engine, "dedup: signatures", total)
+        return pl.concat(list(described) or [describe_rows(rows, params)])
     batches = [(start, BATCH_ROWS) for start in range(0, rows.height, BATCH_ROWS)]
     parts = map_in_threads(
         lambda start, count: describe_rows(rows.slice(start, count), params), batches, "dedup: signatures"
@@ -61,7 +68,7 @@ def describe_all(rows: pl.DataFrame, params: Dedup) -> pl.DataFrame:
     return pl.concat(parts) if parts else describe_rows(rows, params)
 
 
-def rank_rows(rows: pl.DataFrame, sources: list[str], params: Dedup) -> pl.DataFrame:
+def rank_rows(rows: pl.DataFrame, sources: list[str], params: Dedup, engine: Engine) -> pl.DataFrame:
     """The description of each row, best ranked first, with `place`, its position in `rows`.
 
     Raises InputError on an unknown source.
@@ -71,7 +78,7 @@ def rank_rows(rows: pl.DataFrame, sources: list[str], params: Dedup) -> pl.DataF
         raise InputError(f"data/pool/rows.parquet: source {unknown[0]} is not in params.yaml; run `dvc repro pool`")
     table = rows.select("row_id", "source", "kind", "label").with_row_index("place")
     priority = pl.col("source").replace_strict(sources, range(len(sources)), return_dtype=pl.Int64)
-    table = table.hstack(describe_all(rows, params))
+    table = table.hstack(describe_all(rows, params, engine))
     return table.sort(priority, -pl.col("length").cast(pl.Int64), "row_id")
 
 
@@ -116,14 +123,16 @@ def mark_near(ranked: pl.DataFrame, rows: pl.DataFrame, params: Dedup) -> Near:
     return choose_kept(buckets, Comparison(compared, params))
 
 
-def mark_duplicates(rows: pl.DataFrame, sources: list[str], params: Dedup) -> tuple[pl.DataFrame, pl.DataFrame, Near]:
+def mark_duplicates(
+    rows: pl.DataFrame, sources: list[str], params: Dedup, engine: Engine = LOCAL
+) -> tuple[pl.DataFrame, pl.DataFrame, Near]:
     """What becomes of each row, best ranked first, and the rows that are alike but stay (ALIKE_SCHEMA).
 
     row_id, source; cluster and cluster_source: the best ranked row that it repeats or contradicts, itself where there
     is none; similarity to it; reason (null: kept); other_id: the row that the reason speaks of. A row equal to a near
     duplicate is in that one's cluster, with that one's similarity.
     """
-    ranked = rank_rows(rows, sources, params)
+    ranked = rank_rows(rows, sources, params, engine)
     shared = ranked.filter(pl.struct("kind", "content").is_duplicated())
     exact = mark_exact(ranked, row_texts(rows[shared["place"]]))
     heads, positions = exact["head"].to_numpy(), np.arange(ranked.height)
@@ -227,7 +236,7 @@ def main() -> None:
     params = load(Dedup, "dedup")
     rows, (probes, later) = read_rows("data/pool"), read_probes("data/pool", "dedup")
     sources = [source.name for source in load_sources()]
-    marks, alike, near = mark_duplicates(rows, sources, params)
+    marks, alike, near = mark_duplicates(rows, sources, params, load(Engine, "engine"))
     probes = try_probes(probes, rows, sources, params)
     dropped = marks.filter(pl.col("reason").is_not_null()).sort("row_id")
     kept = rows.filter(~pl.col("row_id").is_in(dropped["row_id"].implode()))

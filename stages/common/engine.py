@@ -50,6 +50,9 @@ class Engine(Params):
     """Of a Ray cluster to join (`auto`, `ray://HOST:10001`, `HOST:6379`); null: a Ray of its own on this machine."""
 
 
+LOCAL = Engine(name="local", workers=None, address=None)
+
+
 def map_batches(
     build: Callable[[], Work], batches: Iterable[pl.DataFrame], engine: Engine, title: str, total: int | None = None
 ) -> Iterator[pl.DataFrame]:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from tqdm import tqdm
 
+from stages.common.engine import Engine, map_batches, slices
 from stages.common.rows import text_of_row
-from stages.common.shingles import MULTIPLIER, Ragged, hash_tokens, normalise_texts, offsets_of, split_tokens
+from stages.common.shingles import MULTIPLIER, Ragged, offsets_of, tokenise
 
 BATCH = 20_000  # rows compared at a time
 FILTER_BITS = 4  # the table that rules an n-gram out has 2^4 or half as many places for each sought one
@@ -110,7 +110,7 @@ def drop_common_wording(runs: pl.DataFrame, item: pl.Series, common: int) -> pl.
 
 def seek(texts: pl.DataFrame, common: int) -> Sought:
     """What to look for, out of texts with item, text, ngram, threshold and run (null: no such rule)."""
-    tokens = hash_tokens(split_tokens(texts["text"]))
+    tokens = tokenise(texts["text"])
     words = tokens.counts()
     grams = list_ngrams(tokens, np.minimum(texts["ngram"].to_numpy(), words))
     totals = np.bincount(grams["text"], minlength=texts.height)
@@ -156,7 +156,7 @@ def make_comparer(sought: Sought) -> Callable[[pl.DataFrame], pl.DataFrame]:
 
     def compare_batch(rows: pl.DataFrame) -> pl.DataFrame:
         """FOUND, for a batch with row_id and the conversations: shares that reach the threshold, and runs."""
-        tokens = hash_tokens(split_tokens(normalise_texts(rows.select(text=text_of_row())["text"])))
+        tokens = tokenise(rows.select(text=text_of_row())["text"])
         hits = find_hits(tokens, sought, places)
         runs = hits.join(sought.runs, on="gram").group_by("row", "text").agg(pl.col("gram").sort().alias("runs"))
         pairs = pl.concat(
@@ -187,12 +187,11 @@ def drop_common_runs(found: pl.DataFrame, sought: Sought, common: int) -> pl.Dat
     return kept.filter(pl.col("run") | (pl.col("share") >= pl.col("threshold"))).drop("threshold", "runs")
 
 
-def find_overlaps(rows: pl.DataFrame, texts: pl.DataFrame, common: int) -> pl.DataFrame:
+def find_overlaps(rows: pl.DataFrame, texts: pl.DataFrame, common: int, engine: Engine) -> pl.DataFrame:
     """Rows and items that overlap: row_id, item, share (the largest of its texts), text (that one), run, in order."""
     sought = seek(texts, common)
-    compare_batch = partial(make_comparer, sought)()
-    starts = tqdm(range(0, rows.height, BATCH), desc="decontaminate: comparing", unit="batch")
-    parts = [compare_batch(rows.slice(start, BATCH)) for start in starts]
+    batches, total = slices(rows, BATCH)
+    parts = map_batches(partial(make_comparer, sought), batches, engine, "decontaminate: comparing", total)
     found = drop_common_runs(pl.concat([pl.DataFrame(schema=FOUND), *parts]), sought, common)
     return (
         found.with_columns(texts["item"].gather(found["text"]))

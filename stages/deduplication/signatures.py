@@ -5,6 +5,8 @@ n-gram's number: h is mixed by MurmurHash3's finaliser, each hash function is a 
 minimum over the n-grams. Of a signature one 64-bit key for each band is kept.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -24,6 +26,8 @@ from stages.common.shingles import (
     sum_texts,
 )
 from stages.deduplication.params import Dedup
+
+BATCH_ROWS = 400  # of 200 words: what their arrays take fits the cache of a core
 
 # 1 for each byte that starts a character, white space (of Python's str.split) apart
 CHARACTER_TABLE = np.array([byte & 0xC0 != 0x80 and not (byte < 128 and chr(byte).isspace()) for byte in range(256)])
@@ -119,3 +123,12 @@ def describe_texts(texts: pl.DataFrame, params: Dedup) -> pl.DataFrame:
 def describe_rows(rows: pl.DataFrame, params: Dedup) -> pl.DataFrame:
     """describe_texts of a batch of rows in the row schema: rows in, as many lines out, no state between batches."""
     return describe_texts(row_texts(rows), params)
+
+
+def make_describer(params: Dedup) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """What describes a large batch of rows in a worker process, a cache's worth at a time."""
+
+    def describe(rows: pl.DataFrame) -> pl.DataFrame:
+        return pl.concat([describe_rows(part, params) for part in rows.iter_slices(BATCH_ROWS)])
+
+    return describe
