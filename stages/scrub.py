@@ -26,7 +26,7 @@ from stages.common.evalsets import ITEM_SCHEMA, load_items
 from stages.common.files import write_csv, write_json, write_table
 from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import load, load_tasks
-from stages.common.probes import Probes, judge_personal_data, read_probes, rows_of, score
+from stages.common.probes import Probes, add_probes, judge_personal_data, read_probes, score, split_off
 from stages.common.rows import read_rows
 from stages.pii.params import Scrub
 from stages.pii.worker import FOUND_SCHEMA, build_scrubber, make_worker
@@ -108,20 +108,28 @@ def check_items(items: pl.DataFrame) -> pl.DataFrame:
     return items.select(*ITEM_SCHEMA)
 
 
+def is_sought(params: Scrub) -> pl.Expr:
+    """Whether a probe of personal data is of a type that goes: one of `entities`, or a number of one of `locales`."""
+    gone = [entity for entity, action in params.entities.items() if action != "keep"]
+    sought = pl.col("probe").is_in(gone)
+    if "NATIONAL_ID" in gone:
+        of_locale = pl.col("probe").str.split("_").list.first().str.to_lowercase().is_in(params.locales)
+        sought |= of_locale & ~pl.col("probe").is_in(list(params.entities))
+    return sought
+
+
 def main() -> None:
-    params, tasks, rows = load(Scrub, "scrub"), load_tasks(), read_rows("data/dedup")
-    engine, planting, (probes, _) = load(Engine, "engine"), load(Probes, "probes"), read_probes("data/dedup", "scrub")
+    params, engine, tasks, rows = load(Scrub, "scrub"), load(Engine, "engine"), load_tasks(), read_rows("data/dedup")
     not_covered = build_scrubber(params).finder.not_covered
     if staying := [entity for entity in not_covered if entity == "PERSON" or entity in params.entities]:
         say("scrub", f"WARNING: nothing looks for {', '.join(staying)}: they stay; see scrub.names and scrub.entities")
-    build = partial(make_worker, params.model_dump())
-    scrubbed = scrub_table(rows, build, engine, "scrub")
+    build, items = partial(make_worker, params.model_dump()), load_items(tasks)
+    leaks = plant_leaks(items.filter(split="test"), rows.lazy(), load(Probes, "probes"))
+    probes = pl.concat([read_probes("data/dedup", "scrub")[0].filter(is_sought(params)), leaks])
+    scrubbed, of_probes = split_off(scrub_table(add_probes(rows, probes), build, engine, "scrub"))
+    probes = judge_personal_data(probes, split_scrubbed(of_probes)[0])
     kept, ledger, findings = split_scrubbed(scrubbed)
     check_balance("scrub", rows, kept, ledger)
-    items = load_items(tasks)
-    sought = [entity for entity, action in params.entities.items() if action != "keep"]
-    probes = pl.concat([probes.filter(pl.col("probe").is_in(sought)), plant_leaks(items, rows.lazy(), planting)])
-    probes = judge_personal_data(probes, split_scrubbed(scrub_table(rows_of(probes), build, engine, "scrub probes"))[0])
     items = check_items(scrub_table(items, build, engine, "scrub items"))
     metrics = measure(params, scrubbed, ledger, not_covered) | {"probes": score(probes, by_type=True)}
     tables = {"rows": kept, "ledger": ledger, "items": items, "findings": findings, "probes": probes}

@@ -321,6 +321,7 @@ def test_a_task_without_items_is_refused(tmp_path: Path) -> None:
 
 
 PARAMS_YAML = """
+engine: {name: local, workers: 2, address: null}
 filters: {echoes: true, min_reply_words: null, max_reply_words: null, languages: null, language_probability: 0.8,
   max_repeated_lines: null, max_repeated_words: null, truncated: false, refusals: false}
 decontaminate: {ngram: 8, threshold: 0.6, run: 13, common: 10, action: ACTION, examples: mark, tasks: {}}

@@ -274,6 +274,7 @@ def test_an_unknown_source_and_a_wrong_threshold_are_refused() -> None:
 
 
 PARAMS_YAML = """
+engine: {name: local, workers: 2, address: null}
 dedup: {mode: jaccard, threshold: 0.8, ngram: 3, bands: 32, rows: 4, swapped_labels: drop_both, seed: 1}
 sources:
   - {name: first, path: a.json, format: alpaca, licence: CC0-1.0, consent: public, share: 0.5}

@@ -455,7 +455,9 @@ def test_subject_key() -> None:
     assert "another" not in str(error.value)
 
 
-NO_PROBES = "probes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}\n"
+NO_PROBES = (
+    "engine: {name: local, workers: 2, address: null}\nprobes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}\n"
+)
 
 
 def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from conftest import make_row, make_rows
 
 from stages import decontaminate, dedup
 from stages.common.errors import InputError
+from stages.common.params import read_yaml
 from stages.common.probes import (
     CAUGHT,
     OPEN,
@@ -32,8 +33,11 @@ from stages.common.probes import (
     split_off,
 )
 from stages.common.rows import ROW_SCHEMA, message, text_of_row, texts_of
-from stages.dedup import Dedup, mark_duplicates
-from stages.pii.analyser import Analyser, presidio_kinds
+from stages.dedup import mark_duplicates
+from stages.deduplication.params import Dedup
+from stages.pii.analyser import presidio_kinds
+from stages.pii.params import Scrub
+from stages.pii.worker import build_scrubber, scrub_batch
 from stages.probes import edits
 from stages.probes.duplicates import KINDS, LEVELS, plant_duplicates
 from stages.probes.identifiers import IDENTIFIERS, luhn_sum, verhoeff_sum
@@ -41,11 +45,10 @@ from stages.probes.leaks import plant_leaks, strip_question
 from stages.probes.personal_data import STYLES, plant_personal_data
 from stages.probes.similarity import BELOW, judge_duplicates, judge_leaks, name_level, share_held
 from stages.probes.values import MAKE
-from stages.scrub import Scrub, Scrubber, scrub_rows
 
 PARAMS = Probes(duplicates=4, personal_data=8, leaks=12, seed=1)
 NONE = Probes(duplicates=0, personal_data=0, leaks=0, seed=1)
-DEDUP = Dedup(threshold=0.8, ngram=3, bands=32, rows=4, seed=1)
+DEDUP = Dedup(mode="careful", threshold=0.8, ngram=3, bands=24, rows=5, swapped_labels="drop_both", seed=1)
 
 
 def write_text(number: int) -> str:
@@ -247,12 +250,12 @@ def test_other_languages(text: str, kinds: set[str]) -> None:
 
 def test_dedup_is_measured_and_its_rows_are_untouched() -> None:
     sources = sorted(set(ROWS["source"]))
-    alone, _ = mark_duplicates(ROWS, sources, DEDUP)
-    together, _ = mark_duplicates(add_probes(ROWS, DUPLICATES), [*sources, SOURCE], DEDUP)
+    alone, _, _ = mark_duplicates(ROWS, sources, DEDUP)
+    together, _, _ = mark_duplicates(add_probes(ROWS, DUPLICATES), [*sources, SOURCE], DEDUP)
     marks, of_probes = split_off(together)
     assert marks.equals(alone)
     assert of_probes.height == DUPLICATES.height
-    judged = judge_duplicates(DUPLICATES, ROWS, together, 3, 0.8)
+    judged = judge_duplicates(DUPLICATES, ROWS, together.rename({"cluster": "survivor"}), 3, 0.8)
     scores = score(judged)
     for name in ("exact", "swapped_labels"):
         assert (scores[name]["planted"], scores[name]["recall"]) == (PARAMS.duplicates, 1)
@@ -294,8 +297,11 @@ def test_what_would_say_nothing_counts_nowhere() -> None:
 
 
 PARAMS_YAML = """
-dedup: {threshold: 0.8, ngram: 3, bands: 32, rows: 4, seed: 1}
-decontaminate: {ngram: 8, threshold: 0.6, action: drop}
+engine: {name: local, workers: 2, address: null}
+dedup: {mode: careful, threshold: 0.8, ngram: 3, bands: 24, rows: 5, swapped_labels: drop_both, seed: 1}
+decontaminate: {ngram: 8, threshold: 0.6, run: 13, common: 10, action: drop, examples: mark, tasks: {}}
+filters: {echoes: true, min_reply_words: null, max_reply_words: null, languages: null, language_probability: 0.8,
+  max_repeated_lines: null, max_repeated_words: null, truncated: false, refusals: false}
 tasks: [{name: clinic, path: clinic.yaml, chat: true, limit: null}]
 sources:
 """
@@ -446,11 +452,10 @@ ENTITIES = {
 
 
 def test_scrub_is_measured() -> None:
-    params = Scrub(language="en", entities=ENTITIES, threshold=0.5, names="lists", allow=[])  # type: ignore[arg-type]
-    scrubber = Scrubber(params, Analyser("en", list(ENTITIES), 0.5, "lists"))
+    params: dict[str, Any] = read_yaml(Path(__file__).parent.parent / "params.yaml")["scrub"]
+    scrubber = build_scrubber(Scrub(**params | {"entities": ENTITIES, "names": "lists", "allow": [], "locales": []}))
     probes = plant_personal_data(ROWS.lazy(), PARAMS).filter(pl.col("probe").is_in(list(ENTITIES)))
-    passed, _, _ = scrub_rows(rows_of(probes), scrubber)
-    judged = judge_personal_data(probes, passed)
+    judged = judge_personal_data(probes, scrub_batch(rows_of(probes), scrubber))
     scores = score(judged, by_type=True)
     assert list(scores) == ["PERSON", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "US_SSN"]
     for entity in ("EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "US_SSN"):  # a fixed form
@@ -512,20 +517,22 @@ def make_items(count: int = 20) -> pl.DataFrame:
     for number in range(count):
         own = ["".join(random.Random(f"{number} {place}").choices("bdfgklmnprst", k=6)) for place in range(18)]
         question = f"where {' '.join(own)} clinic?"
-        lines.append({"task": "clinic", "subtask": "clinic", "item": number, "question": question, "choices": [],
-                      "answer": "The nurse knows."})  # fmt: skip
+        lines.append({"task": "clinic", "subtask": "clinic", "split": "test", "item": number, "question": question,
+                      "choices": [], "answer": "The nurse knows."})  # fmt: skip
     return pl.DataFrame(lines, schema_overrides={"choices": pl.List(pl.String)})
 
 
 RULES = {"clinic": (8, 0.6, None)}
-DECONTAMINATE = decontaminate.Decontaminate(ngram=8, threshold=0.6, action="drop")
+DECONTAMINATE = decontaminate.Decontaminate(
+    ngram=8, threshold=0.6, run=13, common=10, action="drop", examples="mark", tasks={}
+)
 
 
 def test_decontaminate_is_measured() -> None:
     items = make_items()
     probes = plant_leaks(items, ROWS.lazy(), PARAMS)
-    overlaps, _ = decontaminate.compare(rows_of(probes), items, DECONTAMINATE)
-    judged = judge_leaks(probes, set(probes["row_id"].gather(overlaps["row"])), items, RULES)
+    overlaps, _, _ = decontaminate.compare(rows_of(probes), items, DECONTAMINATE, ["clinic"])
+    judged = judge_leaks(probes, set(overlaps["row_id"]), items, RULES)
     scores = score(judged)
     for kind in ("verbatim", "with_answer", "question"):
         assert scores[kind] == {"planted": 12, "caught": 12, "recall": 1.0, "precision": 1.0}

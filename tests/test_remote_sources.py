@@ -121,7 +121,13 @@ def test_changed_files_leave_no_table(tmp_path: Path) -> None:
         "name": "desk", "path": f"file://{tmp_path}/web/part-*", "format": "qa", "licence": "MIT", "consent": "public",
         "share": 1.0, "digest": "sha256:" + "0" * 64,
     }  # fmt: skip
-    Path("params.yaml").write_text(json.dumps({"sources": [entry], "pool": {"subject_key": "public"}}))
+    blocks = {
+        "sources": [entry],
+        "pool": {"subject_key": "public"},
+        "engine": {"name": "local", "workers": 2, "address": None},
+        "probes": {"duplicates": 0, "personal_data": 0, "leaks": 0, "seed": 1},
+    }
+    Path("params.yaml").write_text(json.dumps(blocks))
     with pytest.raises(InputError, match="they have changed"):
         pool.main()
     assert list(Path("data/pool").iterdir()) == []

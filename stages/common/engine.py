@@ -36,6 +36,7 @@ DIED = (
     "then run again"
 )
 CONNECT_SECONDS = 10
+RAY_BYTES = 2**30
 WAITING = 2  # batches a worker has waiting, so that it never idles and memory stays bounded
 
 
@@ -146,22 +147,34 @@ def _on_ray(build: Callable[[], Work], batches: Iterable[pl.DataFrame], engine: 
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    cells = [pa.table({"number": [number], "batch": [pack(batch)]}) for number, batch in enumerate(batches)]
-    if not cells:
-        return
-    workers = min(engine.workers or int(ray.cluster_resources().get("CPU", 1)), len(cells))
-    results = ray.data.from_arrow(cells).map_batches(
-        _Actor, fn_constructor_args=(build,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=workers)
-    )
-    try:
-        for number, result in enumerate(results.iter_rows()):
-            if result["error"]:
-                raise InputError(result["error"])
-            if result["number"] != number:
-                raise RuntimeError(f"Ray gave batch {result['number']} in the place of {number}")
-            yield unpack(result["batch"])
-    except ray.exceptions.RayActorError:
-        raise InputError(DIED) from None
+    numbered = enumerate(batches)
+    while cells := take(numbered):
+        tables = [pa.table({"number": [number], "batch": [batch]}) for number, batch in cells]
+        workers = min(engine.workers or int(ray.cluster_resources().get("CPU", 1)), len(cells))
+        results = ray.data.from_arrow(tables).map_batches(
+            _Actor, fn_constructor_args=(build,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=workers)
+        )
+        try:
+            for (number, _), result in zip(cells, results.iter_rows(), strict=True):
+                if result["error"]:
+                    raise InputError(result["error"])
+                if result["number"] != number:
+                    raise RuntimeError(f"Ray gave batch {result['number']} in the place of {number}")
+                yield unpack(result["batch"])
+        except ray.exceptions.RayActorError:
+            raise InputError(DIED) from None
+
+
+def take(batches: Iterator[tuple[int, pl.DataFrame]]) -> list[tuple[int, bytes]]:
+    """The next batches, packed, up to RAY_BYTES: a data set of Ray's, which its driver holds whole."""
+    taken: list[tuple[int, bytes]] = []
+    size = 0
+    for number, batch in batches:
+        taken.append((number, pack(batch)))
+        size += len(taken[-1][1])
+        if size >= RAY_BYTES:
+            break
+    return taken
 
 
 def join(ray: Any, engine: Engine) -> None:
