@@ -1,8 +1,9 @@
 """Score the tagger on labelled text by path: `python -m stages.pii.ner.evaluate FILE ...` prints JSON.
 
 FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
-documents that no training saw; `templates` is text out of templates that no training saw. A found span is right where
-it overlaps a labelled one of its type (`recall`, `precision`); `exact_recall` asks for equal ends, `touched` for a span
+documents that no training saw; `templates` is text out of templates that no training saw; with `accounts:` before a
+CoNLL file the labelled names of accounts (@name) count too, which the model leaves. A found span is right where it
+overlaps a labelled one of its type (`recall`, `precision`); `exact_recall` asks for equal ends, `touched` for a span
 of any type, `whole` for one found span of the type that covers the labelled one. With --write the figures go into
 scores.json beside this file, which says of each set what it is, whether the model was trained on it and whether its
 errors were read; all its sets must then be given.
@@ -70,6 +71,8 @@ def evaluate(path: str, find: Find) -> dict[str, Any]:
         return score_spans(development(), find)
     if path.startswith("medquad:"):
         return count_per_1000_words((text for _, text in read_medquad(Path(path.removeprefix("medquad:")), True)), find)
+    if path.startswith("accounts:"):
+        return score_spans(read_conll(Path(path.removeprefix("accounts:")), accounts=True), find)
     read = read_labelled_json if path.endswith(".json") else read_conll
     return score_spans(read(Path(path)), find)
 
@@ -85,13 +88,16 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     find = load_tagger().find
-    scores = {Path(path).name: evaluate(path, find) for path in given.files}
+    scores = {
+        "".join(path.rpartition(":")[:2]) + Path(path).name.rpartition(":")[2]: evaluate(path, find)
+        for path in given.files
+    }
     if given.write:
         record = json.loads(SCORES.read_text(encoding="utf-8"))
         record["model"] = digest_of_model()
         for entry in record["sets"]:
             entry["scores"] = scores[entry["file"]]
-        SCORES.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        SCORES.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=2))
 
 

@@ -33,8 +33,8 @@ NO_SPACE_AFTER = frozenset("([{$£€#@")
 MEDQUAD_PARTS = 5  # documents with a digest that leaves 0 are kept for measuring
 
 
-def read_conll(path: Path) -> list[Labelled]:
-    """The sentences of a file of `token label` lines. Names of accounts (@name) are no names of persons here."""
+def read_conll(path: Path, accounts: bool = False) -> list[Labelled]:
+    """The sentences of a file of `token label` lines. Names of accounts (@name) are no names, unless `accounts`."""
     sentences: list[Labelled] = []
     rows: list[tuple[str, str]] = []
     for line in [*path.read_text(encoding="utf-8").split("\n"), ""]:
@@ -42,17 +42,17 @@ def read_conll(path: Path) -> list[Labelled]:
         if len(parts) >= 2:
             rows.append((parts[0], parts[-1]))
         elif not parts and rows:
-            sentences.append(join_tokens(rows))
+            sentences.append(join_tokens(rows, accounts))
             rows = []
     return sentences
 
 
-def join_tokens(rows: list[tuple[str, str]]) -> Labelled:
+def join_tokens(rows: list[tuple[str, str]], accounts: bool = False) -> Labelled:
     text = ""
     spans: list[Span] = []
     previous, last_label, apostrophe = "", "O", False
     for token, given in rows:
-        label = "O" if token.startswith("@") or previous == "@" else given
+        label = "O" if not accounts and (token.startswith("@") or previous == "@") else given
         glued = not text or NO_SPACE_BEFORE.fullmatch(token) or previous in NO_SPACE_AFTER
         if apostrophe and token in ENDINGS:
             text, glued = text[:-2] + text[-1], True  # it ' s → it's
