@@ -1,6 +1,6 @@
 """Near duplicates: speed, memory and quality of stages/dedup.py beside datasketch and rensa.
 
-    python bench/dedup.py [--data ../shared/data] [--sizes 10000,100000,1000000] [--rounds 3]
+    python bench/dedup.py [--data ../shared/data] [--sizes 10000,100000,1000000] [--sets medquad] [--rounds 3]
 
 Each measurement runs in a process of its own: texts lie in memory, the clock stops at the kept rows; peak memory is
 what comes on top of the texts. The other tools do what their documentation shows, a signature and a query for each
@@ -12,7 +12,7 @@ between white space, which we are given as words of hexadecimal digits; our own 
 
 Sets: medquad (question and answer), counterfactual-imdb (pairs with minimal edits that turn the meaning), articles
 (minhash-plagiarism-articles, labelled pairs), and generated text: a tenth copies with words exchanged, a tenth rows of
-100 templates. What is not there is skipped and named. Writes nothing.
+templates, 100 rows each, with words exchanged. What is not there is skipped and named. Writes nothing.
 """
 
 import argparse
@@ -42,7 +42,7 @@ PURE = Dedup(mode="jaccard", threshold=0.7, ngram=5, bands=24, rows=5, swapped_l
 CAREFUL = PURE.model_copy(update={"mode": "careful"})
 DEFAULT = CAREFUL.model_copy(update={"threshold": 0.8, "ngram": 3})
 NGRAM, HASHES, BANDS = 5, 128, 16  # of the other tools
-LARGEST_FOR_OTHERS = 100_000
+LARGEST_FOR_ALL = 100_000
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -111,14 +111,14 @@ def generate(size: int) -> pl.Series:
     weights = 1 / (np.arange(50_000) + 10)
     chances = np.cumsum(weights / weights.sum())
     parts = []
-    templates = np.minimum(np.searchsorted(chances, generator.random((100, 120))), 49_999)
+    templates = np.minimum(np.searchsorted(chances, generator.random((max(10, size // 1000), 120))), 49_999)
     for start in range(0, size, 50_000):
         count = min(50_000, size - start)
         words = np.minimum(np.searchsorted(chances, generator.random((count, 120))), 49_999)
         kinds = generator.integers(0, 10, count)
         copies, framed = np.flatnonzero(kinds == 0), np.flatnonzero(kinds == 1)
         words[copies] = words[generator.integers(0, count, len(copies))]
-        words[framed] = templates[generator.integers(0, 100, len(framed))]
+        words[framed] = templates[generator.integers(0, len(templates), len(framed))]
         changed = generator.random((count, 120)) < np.where(kinds < 2, 0.02, 0)[:, None]
         words[changed] = generator.integers(0, 50_000, changed.sum())
         parts.append(vocabulary.gather(words.reshape(-1)).reshape((count, 120)).arr.join(" "))
@@ -192,14 +192,14 @@ def measure(tool: str, name: str, data: Path) -> None:
     """One measurement, as JSON on stdout: what the process started by `measured` does."""
     texts = read_set(name, data)["text"]
     TOOLS[tool](texts[:500])  # imports and first calls do not count
-    before, start = resident(), time.perf_counter()
+    before, start, cpu = resident(), time.perf_counter(), time.process_time()
     found = TOOLS[tool](texts)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "bytes": status("VmHWM") - before, "found": found.tolist()}))
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "bytes": status("VmHWM") - before, "found": found.tolist()}))
 
 
-def measured(tool: str, name: str, data: Path, rounds: int) -> tuple[float, int, np.ndarray]:
-    """Seconds (the best of some rounds), bytes over the texts, and the row that each row repeats."""
+def measured(tool: str, name: str, data: Path, rounds: int) -> tuple[float, float, int, np.ndarray]:
+    """Seconds and seconds of all cores (the best of some rounds), bytes over the texts, the row that each repeats."""
     runs = []
     for _ in range(rounds):
         command = [sys.executable, __file__, "--measure", tool, name, "--data", str(data)]
@@ -207,21 +207,23 @@ def measured(tool: str, name: str, data: Path, rounds: int) -> tuple[float, int,
         if done.returncode:
             sys.exit(done.stderr)
         runs.append(json.loads(done.stdout))
-    return min(run["seconds"] for run in runs), max(run["bytes"] for run in runs), np.array(runs[0]["found"])
+    seconds, cpu = (min(run[what] for run in runs) for what in ("seconds", "cpu"))
+    return seconds, cpu, max(run["bytes"] for run in runs), np.array(runs[0]["found"])
 
 
 def show_speed(names: list[str], data: Path, rounds: int) -> None:
-    print(f"{'set':>10} {'rows':>8}  {'tool':14} {'docs/s':>8} {'peak MB':>8} {'KB/row':>7} {'dropped':>8}  of these")
+    heads = ("docs/s", 8), ("CPU s", 7), ("peak MB", 8), ("KB/row", 7), ("dropped", 8)
+    print(f"{'set':>10} {'rows':>8}  {'tool':14}", *(f"{head:>{width}}" for head, width in heads), " of these")
     for name in names:
         table = read_set(name, data)
         for tool in TOOLS:
-            if len(table) > LARGEST_FOR_OTHERS and not tool.startswith("ours"):
+            if len(table) > LARGEST_FOR_ALL and tool != "ours, jaccard":
                 continue
-            times = rounds if len(table) < LARGEST_FOR_OTHERS else 1
-            seconds, peak, found = measured(tool, name, data, times)
+            times = rounds if len(table) < LARGEST_FOR_ALL else 1
+            seconds, cpu, peak, found = measured(tool, name, data, times)
             dropped = np.flatnonzero(found != np.arange(len(found)))
             print(
-                f"{name:>10} {len(table):8}  {tool:14} {len(table) / seconds:8,.0f} {peak / 1e6:8,.0f} "
+                f"{name:>10} {len(table):8}  {tool:14} {len(table) / seconds:8,.0f} {cpu:7.2f} {peak / 1e6:8,.0f} "
                 f"{peak / len(table) / 1e3:7.2f} {len(dropped):8,}  {merged_apart(name, table, dropped, found)}",
                 flush=True,
             )
@@ -351,10 +353,10 @@ def show_planted(data: Path) -> None:
         print(f"planted copies at {params.threshold} or more found, mode {params.mode}: {', '.join(found)}", flush=True)
 
 
-def main(data: Path, sizes: list[str], rounds: int) -> None:
+def main(data: Path, sizes: list[str], rounds: int, sets: list[str]) -> None:
     folders = {"medquad": "medquad", "imdb": "counterfactual-imdb", "articles": "minhash-plagiarism-articles"}
-    names = [name for name, folder in folders.items() if (data / folder).exists()]
-    for name in sorted(set(folders) - set(names)):
+    names = [name for name in sets if (data / folders[name]).exists()]
+    for name in sorted(set(sets) - set(names)):
         print(f"{name}: not in {data}, skipped")
     print("text-dedup, datatrove and Daft are not among this environment's packages: not measured")
     print(
@@ -371,10 +373,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real sets")
     parser.add_argument("--sizes", default="10000,100000,1000000", help="rows of generated text")
+    parser.add_argument("--sets", default="medquad,imdb,articles", help="of the real sets")
     parser.add_argument("--rounds", type=int, default=3, help="the best of so many is shown")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         measure(*arguments.measure, arguments.data)
     else:
-        main(arguments.data, arguments.sizes.split(","), arguments.rounds)
+        main(
+            arguments.data, list(filter(None, arguments.sizes.split(","))), arguments.rounds, arguments.sets.split(",")
+        )
