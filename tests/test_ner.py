@@ -12,7 +12,7 @@ import pytest
 import regex
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 
-from stages.pii.analyser import WordEngine
+from stages.pii.words import WordEngine
 from stages.pii.ner import evaluate
 from stages.pii.ner.features import LEXICON, load_lexicon
 from stages.pii.ner.recogniser import LearnedNames

@@ -7,7 +7,7 @@ The rows are chosen by their row_id, in turn from each source: a row that is add
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from random import Random
 from typing import Any
@@ -17,7 +17,7 @@ import polars as pl
 from stages.common.files import digest_text
 from stages.common.probes import CAUGHT, STAYS, Probes, make_probe, make_table
 from stages.common.rows import CONVERSATIONS, text_of_row
-from stages.probes.edits import CHANGES, HARMLESS, NORMALISED
+from stages.probes.edits import CHANGES, COURTESIES, FILLERS, FUNCTION_WORDS, HARMLESS, NORMALISED
 from stages.probes.leaks import split_words
 from stages.probes.similarity import BELOW, EXACT, NEAR, SWAPPED, jaccard, tokens_of
 
@@ -160,6 +160,10 @@ KINDS: dict[str, tuple[Build, str, bool]] = (
 )
 
 
+def words_of(texts: Iterable[str]) -> set[str]:
+    return set(chain.from_iterable(tokens_of(list(texts))))
+
+
 def plant_duplicates(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     """`params.duplicates` probes of each of KINDS, fewer where the rows do not offer as many.
 
@@ -170,6 +174,10 @@ def plant_duplicates(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
     spread = choose_rows(rows, CANDIDATES * number, params.seed).to_dicts()
     long_first = sorted(spread, key=lambda row: row["words"] < LONG)
     used: set[str] = set()
+    words = words_of(
+        [*chain.from_iterable(map(parts_of, spread)), *COURTESIES, *FILLERS, *chain(*FUNCTION_WORDS.values())]
+    )
+    misspelt: set[str] = set()  # a slip that a second probe makes too would be a word that rows have in common
     probes: dict[str, list[dict[str, Any]]] = {}
     for kind, (build, expected, prefers_long) in reversed(KINDS.items()):
         order = long_first if prefers_long else spread
@@ -178,8 +186,11 @@ def plant_duplicates(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
         for row in chain(fresh, [row for row in order if row["row_id"] in used]):
             if len(probes[kind]) == number:
                 break
-            if built := build(row, Random(f"{params.seed} {kind} {row['row_id']}")):
+            built = build(row, Random(f"{params.seed} {kind} {row['row_id']}"))
+            slips = words_of(parts_of(built[0])) - words if built else set()
+            if built and not slips & misspelt:
                 used.add(row["row_id"])
+                misspelt |= slips
                 place = {"target": row["row_id"], "similarity": built[1], "expected": expected}
                 probes[kind].append(make_probe(built[0], kind, "dedup", len(probes[kind]), **place))
     return make_table([probe for kind in KINDS for probe in probes[kind]])
