@@ -19,7 +19,7 @@ from stages.common.shingles import Numbers, Positions, mix, offsets_of, ranges
 
 BUCKET_LIMIT = 1000  # kept rows listed in a bucket
 PAIR_LIMIT = 2**21  # pairs of a block, counted in each bucket that they share: about 100 MB of arrays
-BLOCK = 2048  # rows at most: more would compare rows with each other that the first of them takes out
+BLOCK = 1024  # rows at most: more would compare rows with each other that the first of them takes out
 BELOW, SAME, CONTRADICTS = 0, 1, 2  # verdicts on a pair; from APART on: similar, but kept apart
 APART = 3
 Buckets = npt.NDArray[np.int32]
