@@ -45,8 +45,8 @@ from stages.common.rows import read_rows
 from stages.common.shingles import Positions, map_in_threads, normalise_texts
 from stages.deduplication.buckets import APART, CONTRADICTS, Near, assign_buckets, choose_kept
 from stages.deduplication.comparison import Comparison, Rows
+from stages.deduplication.first_differences import WHY
 from stages.deduplication.params import Dedup, candidate_probability, even_similarity
-from stages.deduplication.second_look import WHY
 from stages.deduplication.signatures import BATCH_ROWS, describe_rows, make_describer, row_texts
 from stages.probes.similarity import judge_duplicates
 

@@ -17,8 +17,9 @@ from stages.common.shingles import Ragged, hash_tokens, ngram_sets, offsets_of, 
 from stages.dedup import mark_duplicates
 from stages.deduplication import buckets
 from stages.deduplication.buckets import BELOW, SAME, Verdicts, assign_buckets, choose_kept
+from stages.deduplication.first_differences import Known, find_first_differences, read_rows
 from stages.deduplication.params import Dedup
-from stages.deduplication.second_look import Known, find_first_differences, read_rows, say_same, split_sentences
+from stages.deduplication.second_look import say_same, split_sentences
 from stages.deduplication.signatures import sign_sets
 from stages.deduplication.verification import jaccard, may_reach
 

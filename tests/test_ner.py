@@ -12,7 +12,6 @@ import pytest
 import regex
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 
-from stages.pii.words import WordEngine
 from stages.pii.ner import evaluate
 from stages.pii.ner.features import LEXICON, load_lexicon
 from stages.pii.ner.recogniser import LearnedNames
@@ -20,6 +19,7 @@ from stages.pii.ner.tagger import MODEL, Tagger, load_tagger
 from stages.pii.ner.text import LONGEST, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import join_tokens
 from stages.pii.ner.train.values import FOLDER
+from stages.pii.words import WordEngine
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stages.deduplication.second_look import WHY, Known, look_again
+from stages.deduplication.first_differences import WHY, Known
+from stages.deduplication.second_look import look_again
 
 BASE = (
     "Take one tablet of metformin twice a day with food. Do not stop without asking your doctor, even if you feel "

@@ -15,8 +15,9 @@ import polars as pl
 from stages.common.rows import CONVERSATIONS
 from stages.common.shingles import Positions, Ragged, batches_of, chain, map_in_threads, offsets_of, ranges, tokenise
 from stages.deduplication.buckets import APART, BELOW, CONTRADICTS, SAME, Verdicts
+from stages.deduplication.first_differences import LABEL, Known
 from stages.deduplication.params import Dedup
-from stages.deduplication.second_look import LABEL, Known, look_again
+from stages.deduplication.second_look import look_again
 from stages.deduplication.signatures import gram_sets
 from stages.deduplication.verification import jaccard, may_reach
 

@@ -4,6 +4,11 @@ English, and the particles of Chinese that carry no meaning of their own. In ano
 that a changed article keeps two rows apart: they are listed as alike, and nothing is lost.
 """
 
+import re
+
+TOKEN = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")
+"""A word of shingles.space_tokens."""
+
 
 def these(text: str) -> frozenset[str]:
     """The words of a text."""

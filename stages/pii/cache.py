@@ -73,7 +73,8 @@ class Cache:
 
     def open(self) -> sqlite3.Connection:
         for attempt in range(2):
-            connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS)
+            # one thread at a time, but with Ray not always the one that opened it
+            connection = sqlite3.connect(self.path, timeout=WAIT_SECONDS, check_same_thread=False)
             try:
                 connection.execute("CREATE TABLE IF NOT EXISTS found (text BLOB PRIMARY KEY, spans TEXT) WITHOUT ROWID")
                 connection.execute("SELECT count(*) FROM (SELECT text FROM found LIMIT 1)").fetchone()
