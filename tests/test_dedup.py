@@ -301,7 +301,7 @@ def test_main_writes_the_same_bytes_twice(
     ledger = pl.read_parquet("data/dedup/ledger.parquet").rows()
     assert ledger == [("b", "dedup", "drop", "near_duplicate", "a", "similarity=0.81")]
     assert json.loads(written[0]["metrics/dedup.json"])["cross_source"] == 1
-    assert pl.read_parquet("data/dedup/alike.parquet").height == 0
+    assert pl.read_parquet("data/clusters/alike.parquet").height == 0
     assert "32 bands of 4 rows compare 100.00% of the pairs at the threshold 0.8" in capsys.readouterr().out
     curve = pl.read_csv("metrics/plots/dedup_scurve.csv")
     assert curve.columns == ["similarity", "probability"]

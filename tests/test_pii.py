@@ -1,13 +1,11 @@
 """Stand-ins, secrets, identifiers, the second look, the cache: what scrub does with what is found."""
 
 import hashlib
-import os
 import random
 import re
 import stat
 from collections import Counter
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from stages.pii.residual import entropy, find_residuals, mask_shape
 from stages.pii.scrubber import Scrubber
 from stages.pii.spans import Denied
 from stages.pii.worker import make_worker, scrub_batch
-from stages.scrub import map_batches
 
 SECRET = "a secret of forty characters for tests.."
 FINGERPRINT = hashlib.sha256(SECRET.encode()).hexdigest()[:12]
@@ -342,13 +339,6 @@ def test_fingerprint_follows_what_decides_the_findings() -> None:
 
 
 # Workers
-
-
-def test_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    rows = pl.DataFrame([make_row(number, "Hello") for number in range(7)], ROW_SCHEMA)
-    with pytest.raises(InputError, match="a worker process died"):
-        map_batches(partial(os._exit, 137), rows, 3, "test")
 
 
 def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,6 @@ from stages.common.probes import (
     split_off,
 )
 from stages.common.rows import ROW_SCHEMA, message, text_of_row, texts_of
-from stages.dedup import mark_duplicates
 from stages.deduplication.params import Dedup
 from stages.pii.analyser import presidio_kinds
 from stages.pii.params import Scrub
@@ -248,14 +247,9 @@ def test_other_languages(text: str, kinds: set[str]) -> None:
 # Dedup is measured
 
 
-def test_dedup_is_measured_and_its_rows_are_untouched() -> None:
-    sources = sorted(set(ROWS["source"]))
-    alone, _, _ = mark_duplicates(ROWS, sources, DEDUP)
-    together, _, _ = mark_duplicates(add_probes(ROWS, DUPLICATES), [*sources, SOURCE], DEDUP)
-    marks, of_probes = split_off(together)
-    assert marks.equals(alone)
-    assert of_probes.height == DUPLICATES.height
-    judged = judge_duplicates(DUPLICATES, ROWS, together.rename({"cluster": "survivor"}), 3, 0.8)
+def test_dedup_is_measured() -> None:
+    judged = dedup.try_probes(DUPLICATES, ROWS, sorted(set(ROWS["source"])), DEDUP)
+    assert judged["row_id"].to_list() == DUPLICATES["row_id"].to_list()
     scores = score(judged)
     for name in ("exact", "swapped_labels"):
         assert (scores[name]["planted"], scores[name]["recall"]) == (PARAMS.duplicates, 1)

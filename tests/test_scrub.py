@@ -472,11 +472,11 @@ scrub:
   names: NAMES
   key_fingerprint: public
   allow: [Maren Okafor]
-engine: {name: local, workers: 2, address: null}
-probes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}
   deny: []
   deny_file:
   deny_fingerprint:
+engine: {name: local, workers: 2, address: null}
+probes: {duplicates: 0, personal_data: 0, leaks: 0, seed: 1}
 tasks:
   - {name: clinic, path: data/raw/eval/clinic.yaml, chat: true, limit: null}
 """
