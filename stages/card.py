@@ -148,6 +148,7 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "train_settings": wording.settings(facts.train.model_dump()),
         "align_settings": wording.settings(facts.params[facts.pipeline.align]),
         "names_of_people": wording.names_of_people(facts.metrics["scrub"]),
+        "names_model": wording.names_model(facts),
         "not_covered": wording.not_covered(facts.metrics["scrub"]),
         "limits": wording.limits(facts),
         "plots": {

@@ -52,6 +52,11 @@ class Facts:
     """metrics/plots/<stage>.csv."""
     packages: dict[str, list[str]]
     """Dependency group of pyproject.toml → its pins."""
+    names_model: list[dict[str, Any]]
+    """What the model of names finds on texts whose names are known (NAMES_SCORES); empty where another one was used."""
+
+
+NAMES_SCORES = "stages/pii/ner/scores.json"
 
 
 def read_input(path: str, stage: str, read: Callable[[str], Any], keys: tuple[str, ...]) -> Any:
@@ -144,4 +149,5 @@ def read_facts() -> Facts:
         },
         curves={stage: read_curve(stage) for stage in CURVES},
         packages=read_packages(),
+        names_model=read_json_object(NAMES_SCORES)["sets"] if metrics["scrub"].get("names") == "model" else [],
     )

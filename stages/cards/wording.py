@@ -39,6 +39,7 @@ ENTITIES = {
 }
 NAMES_MODES = {
     "none": "Names of people were not looked for: they stand in the training data as they came.",
+    "model": "Names of people, places and organisations were found with a small model of our own, which misses some.",
     "lists": "Names of people were found with word lists and context rules, which miss many names in free text.",
 }
 
@@ -254,6 +255,23 @@ def names_of_people(scrub: Mapping[str, Any]) -> str:
     entities = {*scrub["entities"], *scrub.get("kept", {})} - set(scrub.get("not_covered", []))
     mode = str(scrub.get("names", "none")) if "PERSON" in entities else "none"
     return NAMES_MODES.get(mode, f"Names of people were found with {mode}, which misses some.")
+
+
+def names_model(facts: Facts) -> list[dict[str, Any]]:
+    """Recall and precision of the model of names on texts that it was not trained on: set, what, known, cells."""
+    return [
+        {
+            "name": texts["name"],
+            "what": texts["what"],
+            "known": texts["errors_read"],
+            "cells": [
+                f"{found['recall']:.2f} / {found['precision']:.2f}" if (found := texts["scores"].get(entity)) else "–"
+                for entity in ("PERSON", "LOCATION", "ORGANIZATION")
+            ],
+        }
+        for texts in facts.names_model
+        if not texts["in_training"] and "words" not in texts["scores"]  # that one counts, nobody judged
+    ]
 
 
 def not_covered(scrub: Mapping[str, Any]) -> list[str]:
