@@ -42,7 +42,7 @@ FINDINGS_SCHEMA: dict[str, Any] = {
     "entity": pl.String,
     "score": pl.Float64,
 }
-BATCH_ROWS = 1000  # up to so many, nobody waits the seconds in which another process imports Presidio
+BATCH_ROWS = 5000  # up to so many, nobody waits the seconds in which another process imports Presidio
 
 
 def scrub_table(table: pl.DataFrame, build: Build, engine: Engine, title: str) -> pl.DataFrame:
