@@ -409,6 +409,32 @@ def test_names_that_were_not_looked_for_are_said(folder: Path) -> None:
     assert "Names of people were not looked for" in Path("reports/card.html").read_text()
 
 
+def test_the_model_of_names_and_the_second_look_are_told(folder: Path) -> None:
+    found = {"recall": 0.914, "precision": 0.7, "spans": 50, "found": 60}
+    sets = [
+        {
+            "name": "letters",
+            "what": "50 letters",
+            "in_training": False,
+            "errors_read": True,
+            "scores": {"PERSON": found},
+        },
+        {"name": "seen", "what": "what it was trained on", "in_training": True, "errors_read": True, "scores": {}},
+        {"name": "counted", "what": "no names", "in_training": False, "errors_read": False, "scores": {"words": 9}},
+    ]
+    scores = folder / "stages/pii/ner/scores.json"
+    scores.parent.mkdir(parents=True)
+    scores.write_text(json.dumps({"model": "", "sets": sets}))
+    scrub = METRICS["scrub"] | {"names": "model", "residual": {"letters": {"titled_name": 3}}}
+    write_inputs(folder, metrics=METRICS | {"scrub": scrub})
+    card.main()
+    page = words(Path("reports/card.html").read_text())
+    assert "letters* 0.91 / 0.70 – –" in page
+    assert "titled name 3 times in letters" in page
+    assert "seen" not in page.split("What the model of names finds")[1].split("* Its errors")[0]
+    assert "| letters* | 0.91 / 0.70 | – | – |" in Path("reports/card.md").read_text()
+
+
 def test_flat_keys_are_read_like_nested_ones(folder: Path, rendered: tuple[str, str, pl.DataFrame]) -> None:
     scrub = {key: value for key, value in METRICS["scrub"].items() if key != "entities"}
     write_inputs(folder, metrics=METRICS | {"scrub": scrub | {"entities.PERSON": 55, "entities.US_SSN": 4}})
