@@ -54,6 +54,7 @@ class TransformersEngine(TransformersNlpEngine):
     """Entities of a token classifier over a blank spaCy pipeline; context words as in WordEngine."""
 
     def __init__(self, language: str, model: str) -> None:
+        stay_offline()
         super().__init__(models=[{"lang_code": language, "model_name": {"spacy": "", "transformers": model}}])
         self.words = WordEngine(language)
         settings = self.ner_model_configuration
@@ -86,6 +87,13 @@ class TransformersEngine(TransformersNlpEngine):
         return {mapping.get(label, label) for label in labels}
 
 
+def stay_offline() -> None:
+    """What is not in the hub's cache is not there: without this a name that is none costs a minute of tries."""
+    import huggingface_hub.constants
+
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
 def cannot_load(names: str, error: Exception) -> InputError:
     return InputError(
         f"params.yaml, scrub.names: {names} cannot be loaded ({type(error).__name__}); give a folder, or fetch it first"
@@ -104,6 +112,7 @@ def gliner_recogniser(language: str, model: str, entities: list[str]) -> EntityR
     """Presidio's recogniser for GLiNER, asked for `entities`. Raises InputError."""
     need_package("gliner", "gliner", f"gliner:{model}")
     labels = {entity.lower().replace("_", " "): entity for entity in entities}
+    stay_offline()
     try:
         return GLiNERRecognizer(entity_mapping=labels, model_name=model, supported_language=language)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
