@@ -25,6 +25,7 @@ from stages.common.params import PARAMS_FILE, load
 from stages.common.rows import read_rows
 from stages.pii.params import Scrub
 from stages.pii.residual import find_residuals, mask_shape
+from stages.pii.scrubber import read_deny
 from stages.pii.spans import Allowed
 
 BEFORE, AFTER = Path("data/dedup"), Path("data/scrub")
@@ -213,6 +214,7 @@ def _longer(old: Leaf, entries: list[str]) -> Leaf:
 
 def review(arguments: argparse.Namespace) -> None:
     params = load(Scrub, "scrub")
+    read_deny(params)  # the file that is to grow is the right one
     if arguments.import_file:
         judged = read_verdicts(Path(arguments.import_file))
     else:

@@ -1,6 +1,7 @@
 """Stand-ins, secrets, identifiers, the second look, the cache: what scrub does with what is found."""
 
 import hashlib
+import json
 import random
 import re
 import stat
@@ -24,8 +25,8 @@ from stages.pii.params import Scrub
 from stages.pii.patterns import is_luhn
 from stages.pii.residual import entropy, find_residuals, mask_shape
 from stages.pii.scrubber import Scrubber
-from stages.pii.spans import Denied
-from stages.pii.worker import make_worker, scrub_batch
+from stages.pii.spans import Allowed, Denied
+from stages.pii.worker import build_scrubber, make_worker, scrub_batch
 
 SECRET = "a secret of forty characters for tests.."
 FINGERPRINT = hashlib.sha256(SECRET.encode()).hexdigest()[:12]
@@ -353,3 +354,97 @@ def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch
     assert b"Baker" not in cache.read_bytes()
     monkeypatch.setattr(Analyser, "find", lambda *_: pytest.fail("looked at again"))
     assert make_worker(params().model_dump())(rows).equals(first)
+
+
+# What once passed unread
+
+
+def scrubbed_row(scrubber: Scrubber, message_: dict[str, Any], tools: str | None = None) -> tuple[str, str | None]:
+    """The messages and tools after scrub as JSON, and why the row failed."""
+    row = make_row(1, "Hello") | {"messages": [message("user", "Hello"), message_], "tools": tools}
+    done = scrub_batch(pl.DataFrame([row], ROW_SCHEMA), scrubber).row(0, named=True)
+    return json.dumps([done["messages"], done["tools"]]), done["failed"]
+
+
+CONTROL = "SSN 219-09-9998, helen.novak@gmail.com"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("content", json.dumps({"patient": "X"}).replace("{", '{"patient": "' + CONTROL + '", ')),  # a key twice
+        ("content", json.dumps({"name": CONTROL, "arguments": "none"})),
+        ("content", "[" * 3000 + CONTROL),
+        ("tool_call_id", CONTROL),
+        ("name", CONTROL),
+    ],
+)
+def test_no_place_of_a_tool_message_passes_unread(field: str, value: str) -> None:
+    scrubber = build_scrubber(
+        params(entities={"US_SSN": "replace", "EMAIL_ADDRESS": "replace"}, names="none", locales=[])
+    )
+    written, failed = scrubbed_row(scrubber, message("tool", "{}") | {field: value})
+    assert failed or ("219-09-9998" not in written and "helen.novak@" not in written)
+
+
+def test_half_of_a_surrogate_pair_drops_the_row() -> None:
+    scrubber = build_scrubber(params(entities={"EMAIL_ADDRESS": "replace"}, names="none", locales=[]))
+    _, failed = scrubbed_row(scrubber, message("tool", '{"a": "\\ud83d ok, mail helen.novak@gmail.com"}'))
+    assert failed
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"name": {"description": f"e.g. {CONTROL}", "enum": [CONTROL]}}},
+        {"required": [CONTROL]},
+        {"properties": {"card": {"default": 4111111111111111}}},
+        {"helen.novak@gmail.com": {}},
+    ],
+)
+def test_no_place_of_a_tool_definition_passes_unread(schema: dict[str, Any]) -> None:
+    entities = {"US_SSN": "replace", "EMAIL_ADDRESS": "replace", "CREDIT_CARD": "replace"}
+    scrubber = build_scrubber(params(entities=entities, names="none", locales=[]))
+    tools = json.dumps([{"name": "book", "parameters": {"type": "object"} | schema}])
+    written, failed = scrubbed_row(scrubber, message("assistant", "Done"), tools)
+    assert failed or not any(value in written for value in ("219-09-9998", "helen.novak@", "4111111111111111"))
+    plain = json.dumps([{"name": "book", "parameters": {"type": ["object", "null"], "required": ["day"]}}])
+    assert scrubbed_row(scrubber, message("assistant", "Done"), plain) == (
+        json.dumps([[message("user", "Hello"), message("assistant", "Done")], plain]),
+        None,
+    )
+
+
+def test_deny_goes_though_its_type_is_kept() -> None:
+    scrubber = build_scrubber(
+        params(
+            entities={"URL": "keep"}, names="none", locales=[], deny=["URL: Helens Cottage", "Novak Smith", "Ann Novak"]
+        )
+    )
+    assert scrubber.scrub("See Helens Cottage.").text == "See <URL>."
+    assert "Smith" not in scrubber.scrub("Ann Novak Smith came.").text
+
+
+def test_public_streets_and_staff_make_no_patient_public() -> None:
+    allowed = Allowed(["Mill Lane", "Lucia Bell"])
+
+    def stays(text: str, name: str) -> bool:
+        start = text.index(name)
+        return not allowed.drop([Finding(start, start + len(name), "PERSON", 0.9)], text)
+
+    assert stays("Ask Dr. Bell.", "Bell")
+    assert stays("We are in Mill Lane.", "Mill Lane")
+    assert not stays("Mr Lane called.", "Lane")
+    assert not stays("Mrs Bell has a fever.", "Bell")
+    assert not stays("Dr. Lucia called.", "Lucia")
+
+
+def test_a_broken_entry_of_the_cache_is_none(tmp_path: Path) -> None:
+    text = "Helen Novak came on Monday, at nine o'clock."
+    cache: Any = Cache(Counting(), "f" * 16, tmp_path)  # type: ignore[arg-type]
+    cache.find(text)
+    cache.fresh = dict.fromkeys(cache.fresh, "[[")
+    cache.save()
+    assert len(cache.find(text)) == 1
+    (tmp_path / f"{'f' * 16}.sqlite").unlink()  # another run with other parameters
+    cache.save()

@@ -493,11 +493,10 @@ def test_verdicts_on_personal_data() -> None:
         if text
     ]
     judged = judge_personal_data(probes, pl.DataFrame(lines, PROBE_SCHEMA))
-    assert judged["caught"].to_list() == [True, False, True, False, True, None]
+    assert judged["caught"].to_list() == [True, False, None, False, True, None]
     assert score(judged, by_type=True) == {
         "US_SSN": {
-            "planted": 3, "caught": 2, "recall": pytest.approx(2 / 3), "decoys": 2, "wrongly_caught": 1,
-            "precision": pytest.approx(2 / 3),
+            "planted": 2, "caught": 1, "recall": 0.5, "decoys": 2, "wrongly_caught": 1, "precision": 0.5,
         }
     }  # fmt: skip
 

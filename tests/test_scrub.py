@@ -225,8 +225,11 @@ def test_overlapping_findings_become_one_and_nothing_is_left_over() -> None:
     assert merge_findings(findings, text) == [Finding(0, 10, "B", 0.6), Finding(10, 12, "C", 0.5)]
     same_length = [Finding(0, 4, "A", 0.6), Finding(0, 4, "B", 0.9)]
     assert merge_findings(same_length, text) == [Finding(0, 4, "B", 0.9)]
-    neighbours = [Finding(0, 3, "A", 0.6), Finding(5, 6, "A", 0.9), Finding(7, 8, "A", 0.9)]
-    assert [found[:2] for found in merge_findings(neighbours, "abc  d,e")] == [(0, 6), (7, 8)]
+    places = [(0, 3), (5, 6), (7, 8)]
+    of_person = [Finding(*place, "PERSON", 0.6) for place in places]
+    assert [found[:2] for found in merge_findings(of_person, "abc  d,e")] == [(0, 6), (7, 8)]
+    numbers = [Finding(*place, "PHONE_NUMBER", 0.6) for place in places]  # two numbers side by side are two
+    assert [found[:2] for found in merge_findings(numbers, "abc  d,e")] == places
 
 
 def test_mask_has_a_star_for_each_character() -> None:

@@ -126,18 +126,18 @@ def gives_away(value: str, text: str) -> bool:
 def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame) -> pl.DataFrame:
     """The probes with their texts after scrub and, those of scrub, with `caught`.
 
-    Caught: of the planted value nothing is left. A lookalike is wrongly caught where it does not stand as before. A
-    row that scrub dropped holds nothing any more.
+    Caught: of the planted value nothing is left. A lookalike is wrongly caught where it does not stand as before. Of a
+    row that scrub dropped nothing is said: what failed did not find anything.
     """
     passed = scrubbed.select("row_id", *TEXTS, text=text_of_row())
     joined = probes.drop(TEXTS).join(passed, on="row_id", how="left", maintain_order="left")
 
     def judge(stage: str, expected: str, planted: list[str], text: str | None) -> bool | None:
-        if stage != "scrub":
+        if stage != "scrub" or text is None:
             return None
         if expected == CAUGHT:
-            return not any(gives_away(value, text or "") for value in planted)
-        return any(value not in (text or "") for value in planted)
+            return not any(gives_away(value, text) for value in planted)
+        return any(value not in text for value in planted)
 
     verdicts = [judge(*line) for line in joined.select("stage", "expected", "planted", "text").iter_rows()]
     return joined.with_columns(caught=pl.Series(verdicts, dtype=pl.Boolean)).select(*PROBE_SCHEMA)

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 
 from stages.common.files import digest_text
@@ -32,10 +33,12 @@ def fingerprint_of(params: Scrub) -> str | None:
     if params.names.partition(":")[2]:
         return None
     parts = [json.dumps([params.language, sorted(params.entities), params.locales, params.threshold, params.names])]
+    parts.append(sys.version)
     parts += [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
     for file in sorted(Path(__file__).parent.rglob("*")):
         if file.is_file() and file.suffix not in (".pyc", ".part"):
-            parts.append(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+            name = file.relative_to(Path(__file__).parent).as_posix()
+            parts.append(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
     return digest_text("\n".join(parts), 16)
 
 
@@ -79,9 +82,9 @@ class Cache:
                 connection.execute("CREATE TABLE IF NOT EXISTS found (text BLOB PRIMARY KEY, spans TEXT) WITHOUT ROWID")
                 connection.execute("SELECT count(*) FROM (SELECT text FROM found LIMIT 1)").fetchone()
                 return connection
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
                 connection.close()
-                if attempt:
+                if attempt or isinstance(error, sqlite3.OperationalError):
                     raise
                 self.path.unlink(missing_ok=True)
         raise AssertionError
@@ -92,8 +95,11 @@ class Cache:
             return self.analyser.find(text)
         digest = hmac.digest(self.key, text.encode("utf-8", "surrogatepass"), "sha256")[:DIGEST_BYTES]
         known = self.fresh.get(digest) or self.look_up(digest)
-        if known is not None:
-            return [Finding(*item) for item in json.loads(known)]
+        try:
+            if known is not None:
+                return [Finding(*item) for item in json.loads(known)]
+        except (ValueError, TypeError):
+            pass  # a broken entry is none
         found = self.analyser.find(text)
         self.fresh[digest] = json.dumps(found)
         return found
@@ -101,6 +107,8 @@ class Cache:
     def look_up(self, digest: bytes) -> str | None:
         try:
             row = self.connection.execute("SELECT spans FROM found WHERE text = ?", (digest,)).fetchone()
+        except sqlite3.OperationalError:  # locked for long
+            return None
         except sqlite3.DatabaseError:  # broken further on
             self.begin_anew()
             return None
@@ -113,7 +121,7 @@ class Cache:
 
     def save(self) -> None:
         """Write what is new. What cannot be written is forgotten: the cache only saves time."""
-        if self.fresh and self.path.stat().st_size < MOST_BYTES:
+        if self.fresh and self.path.exists() and self.path.stat().st_size < MOST_BYTES:
             try:
                 with self.connection:
                     self.connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", sorted(self.fresh.items()))

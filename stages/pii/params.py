@@ -29,7 +29,8 @@ class Scrub(Params):
     """`public`: no key, no pseudonyms and surrogates; else the fingerprint of the secret in the environment variable
     PEDIGREE_KEY: the first 12 hex digits of its sha256, in quotes."""
     allow: list[Annotated[str, Field(pattern=r"\S")]]
-    """Public facts that stay, in any case of letters; of a person's full name also `Dr. FAMILY NAME`."""
+    """Public facts that stay, in any case of letters; of a person's full name also `Dr. FAMILY NAME` and the
+    family name after other titles of staff."""
     deny: list[Annotated[str, Field(pattern=r"\S")]]
     """What must go wherever it stands, in any case of letters: a text (then of type OTHER) or `ENTITY: text`."""
     deny_file: str | None

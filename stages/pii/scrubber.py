@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,8 +14,9 @@ from stages.pii import Finding
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
-from stages.pii.spans import OTHER, Allowed, Denied, merge_findings
+from stages.pii.spans import Allowed, Denied, merge_findings
 
+NAME = re.compile(r"[\w.:/$-]{1,128}")  # of a function, a call or a type
 REMEMBERED_TEXTS = 20_000
 
 
@@ -104,8 +106,8 @@ class Scrubber:
             for finding in self.finder.find(before + text)
             if finding.end > len(before)
         ]
-        found = self.allowed.drop(found, text) + self.denied.find(text)
-        gone = [item for item in found if self.entities.get(item.entity) != "keep" or item.entity == OTHER]
+        found, denied = self.allowed.drop(found, text), self.denied.find(text)
+        gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
         replaced = merge_findings(gone, text)
         kept = [
             item
@@ -152,8 +154,9 @@ class Scrubber:
             case dict():
                 if any(self.scrub(key).replaced for key in value):
                     raise FailedTextError("personal data as a key")
+                called = isinstance(value.get("arguments"), dict)  # a call: its name is a function's
                 return {
-                    key: entry if key == "name" and "arguments" in value else self.scrub_value(entry, counts, key)
+                    key: self.check_name(entry) if key == "name" and called else self.scrub_value(entry, counts, key)
                     for key, entry in value.items()
                 }
             case list():
@@ -174,22 +177,37 @@ class Scrubber:
         changed: dict[str, Any] = {}
         for field in ("content", "name", "tool_calls"):
             text = message[field]
-            if not text or (field == "name" and message["role"] == "tool"):
+            if not text:
+                continue
+            if field == "name" and message["role"] == "tool":
+                self.check_name(text)
                 continue
             value = (
-                json.loads(text) if field == "tool_calls" else parse_json(text) if message["role"] == "tool" else None
+                json.loads(text, object_pairs_hook=unique_keys)
+                if field == "tool_calls"
+                else parse_json(text)
+                if message["role"] == "tool"
+                else None
             )
             if value is None:
                 changed[field] = self.count(text, counts, *(("name", "") if field == "name" else ("", place)))
             elif (clean := self.scrub_value(value, counts)) != value:
                 changed[field] = json.dumps(clean, ensure_ascii=False)
+        if message["tool_call_id"]:
+            self.check_name(message["tool_call_id"])
         return message | changed
+
+    def check_name(self, name: Any) -> Any:
+        """A name of a function or of a call, which stays. Raises FailedTextError where it is none."""
+        if not isinstance(name, str) or not NAME.fullmatch(name) or self.scrub(name).replaced:
+            raise FailedTextError("personal data, or text, as the name of a tool")
+        return name
 
     def scrub_tools(self, tools: str | None, counts: Counts) -> str | None:
         """The definitions of tools with their descriptions scrubbed; the names of tools and of their fields stay."""
         if tools is None:
             return None
-        value = json.loads(tools)
+        value = json.loads(tools, object_pairs_hook=unique_keys)
         clean = self.scrub_definitions(value, counts)
         return tools if clean == value else json.dumps(clean, ensure_ascii=False)
 
@@ -197,16 +215,20 @@ class Scrubber:
         """Like scrub_value, where keys are names of fields: `name` in a schema is no person's."""
         match value:
             case dict():
+                if any(self.scrub(key).replaced for key in value):
+                    raise FailedTextError("personal data as a key")
                 return {
-                    key: entry if key in ("name", "type", "required") else self.scrub_definitions(entry, counts)
+                    key: self.check_name(entry)
+                    if key in ("name", "type") and isinstance(entry, str)
+                    else [self.check_name(each) for each in entry]
+                    if key in ("type", "required") and isinstance(entry, list)
+                    else self.scrub_definitions(entry, counts)
                     for key, entry in value.items()
                 }
             case list():
                 return [self.scrub_definitions(entry, counts) for entry in value]
-            case str():
-                return self.count(value, counts)
             case _:
-                return value
+                return self.scrub_value(value, counts)
 
 
 def parse_json(text: str) -> Any:
@@ -214,9 +236,17 @@ def parse_json(text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError):
         return None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ. Raises ValueError: of two values of one key nobody would see the first, so such a
+    text is read as text."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
 
 
 def spans_in(kept: Finding, replaced: list[Finding], spans: list[tuple[int, int]]) -> tuple[int, int]:

@@ -4,12 +4,15 @@ import regex
 
 from stages.pii import Finding
 
-TITLES = (
-    "dr|doctor|prof|professor|mr|mrs|ms|miss|mx|nurse|nurse practitioner|counsell?or|pharmacist|physiotherapist|"
-    "therapist|dietitian|midwife|manager|officer|director|receptionist"
+STAFF = (
+    "dr|doctor|prof|professor|nurse|nurse practitioner|counsell?or|pharmacist|physiotherapist|therapist|dietitian|"
+    "midwife|manager|officer|director|receptionist"
 )
+TITLES = f"{STAFF}|mr|mrs|ms|miss|mx"
 
 
+STREET = regex.compile(r"\b(?:street|st|avenue|road|rd|lane|drive|court|way|place|square|close)\.?$", regex.IGNORECASE)
+JOINED = ("PERSON", "LOCATION", "STREET_ADDRESS", "ORGANIZATION")  # of others two neighbours are two values
 NUMBER_DIGITS = 7  # of a local telephone number
 
 
@@ -20,12 +23,14 @@ class Allowed:
         written = [r"\s+".join(regex.escape(word) for word in entry.split()) for entry in allow]
         whole = [f"(?<!\\w){text}(?!\\w)" for text in written]
         names = [
-            entry.split() for entry in allow if len(entry.split()) > 1 and regex.fullmatch(r"[\p{L}.'’ -]+", entry)
+            entry.split()
+            for entry in allow
+            if len(entry.split()) > 1 and regex.fullmatch(r"[\p{L}.'’ -]+", entry) and not STREET.search(entry)
         ]
-        titled = [rf"\b(?:{TITLES})\.?\s+{regex.escape(part)}(?!\w)" for name in names for part in (name[0], name[-1])]
+        titled = [rf"\b(?:{STAFF})\.?\s+{regex.escape(name[-1])}(?!\w)" for name in names]
         # A word of each, in lower case: where none stands, the expression, which is slow, need not be tried.
         self.words = {max(entry.split(), key=len).lower() for entry in allow}
-        self.words |= {part.lower() for name in names for part in (name[0], name[-1])}
+        self.words |= {name[-1].lower() for name in names}
         self.facts = regex.compile("|".join([*whole, *titled]) or r"(?!)", regex.IGNORECASE)
         self.numbers = {digits for entry in allow if len(digits := digits_of(entry)) >= NUMBER_DIGITS}
         self.parts = {" ".join(name).lower(): {part.lower() for part in name} for name in names}
@@ -54,7 +59,8 @@ class Allowed:
         """Whether `text` is a public telephone number, written in another way, without its area or with its country."""
         digits = digits_of(text)
         return len(digits) >= NUMBER_DIGITS and any(
-            public.endswith(digits) or (digits.endswith(public) and len(digits) <= len(public) + 3)
+            public.endswith(digits)
+            or (len(public) >= 10 and digits.endswith(public) and len(digits) <= len(public) + 3)
             for public in self.numbers
         )
 
@@ -66,8 +72,8 @@ def digits_of(text: str) -> str:
 
 def merge_findings(findings: list[Finding], text: str) -> list[Finding]:
     """Findings without overlaps, in order: those that overlap become one over all their characters, so that nothing is
-    left of the shorter one; it bears the type of the longest, then surest. Neighbours of one type with nothing but
-    spaces between become one."""
+    left of the shorter one; it bears the type of the longest, then surest. Neighbours of one type of
+    JOINED with nothing but spaces between become one."""
     merged: list[tuple[Finding, Finding]] = []  # the characters covered; the finding that gives the type
     for found in sorted(findings):
         if merged and found.start < merged[-1][0].end:
@@ -78,7 +84,8 @@ def merge_findings(findings: list[Finding], text: str) -> list[Finding]:
             merged.append((found, found))
     joined: list[Finding] = []
     for cover, _ in merged:
-        if joined and joined[-1].entity == cover.entity and not text[joined[-1].end : cover.start].strip(" "):
+        same = joined and joined[-1].entity == cover.entity and cover.entity in JOINED
+        if same and not text[joined[-1].end : cover.start].strip(" "):
             joined[-1] = joined[-1]._replace(end=cover.end)
         else:
             joined.append(cover)
@@ -99,12 +106,14 @@ class Denied:
             self.entity_of[" ".join(text.lower().split())] = label[1] if label else OTHER
         texts = sorted(self.entity_of, key=lambda text: (-len(text), text))
         written = [r"\s+".join(regex.escape(word) for word in text.split()) for text in texts]
-        self.expression = regex.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)", regex.IGNORECASE)
+        self.expression = regex.compile(
+            rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)", regex.IGNORECASE | regex.FULLCASE
+        )
 
     def find(self, text: str) -> list[Finding]:
         if not self.entity_of:
             return []
         return [
             Finding(found.start(), found.end(), self.entity_of.get(" ".join(found[0].lower().split()), OTHER), 1.0)
-            for found in self.expression.finditer(text)
+            for found in self.expression.finditer(text, overlapped=True)
         ]

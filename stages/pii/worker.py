@@ -51,7 +51,8 @@ def scrub_batch(rows: pl.DataFrame, scrubber: Scrubber) -> pl.DataFrame:
             clean, counts = scrubber.scrub_row(row)
             found = [dict(sorted(count.items())) for count in (counts.replaced, counts.kept, counts.residual)]
             line = clean | dict(zip(list(FOUND_SCHEMA)[1:], [*found, counts.places], strict=True)) | {"failed": None}
-        except (FailedTextError, ValueError) as error:  # ValueError: tool calls that are no JSON
+            json.dumps(clean, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        except (FailedTextError, ValueError, RecursionError) as error:  # ValueError: tool calls that are no JSON
             line = row | dict.fromkeys(FOUND_SCHEMA)
             line["failed"] = str(error) if isinstance(error, FailedTextError) else type(error).__name__
         for column, values in columns.items():
