@@ -12,15 +12,25 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata, PhoneNumberMatcher, national_significant_number
-from phonenumbers.phonenumbermatcher import _PATTERN, _TIME_STAMPS_SUFFIX
+from phonenumbers import (
+    COUNTRY_CODE_TO_REGION_CODE,
+    Leniency,
+    PhoneMetadata,
+    PhoneNumberMatcher,
+    national_significant_number,
+)
+from phonenumbers.phonenumbermatcher import _LEAD_PATTERN, _PATTERN, _TIME_STAMPS_SUFFIX
 from phonenumbers.phonenumberutil import _SECOND_NUMBER_START_PATTERN
 
 MOST_TRIES = 65_535  # runs that are no number after which PhoneNumberMatcher gives up on a text
 MEMORY = 100_000  # runs that are remembered
-MOST_DIGITS = 30
-PLAIN = re.compile(r"[\d\s()./-]+")  # no plus, no extension, no letters that may stand for digits
+PLAIN = re.compile(r"[\d\s()\[\]./-]+")  # no plus, no extension, no letters that may stand for digits
 LETTER, OTHER, MINUTES = "a", " ", ":00"
+TYPES = (
+    "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
+    "voicemail",
+)  # fmt: skip
+"""Of numbers: a valid one is of one of them."""
 
 
 class Phone(NamedTuple):
@@ -51,51 +61,59 @@ def kind_beside(character: str) -> str:
 
 
 class Plan(NamedTuple):
-    """What a region's numbers have in common."""
+    """How numbers are written in a region."""
 
-    lengths: frozenset[int]
-    """Digits that a national number may have in any region of the same country code; all, where a rule lengthens."""
     code: str
-    prefix: re.Pattern[str]
-    """What may be written before a national number."""
+    prefixes: tuple[tuple[re.Pattern[str], str], ...]
+    """What may be written before a national number, and what takes its place."""
     abroad: re.Pattern[str]
     """How calls abroad begin."""
+    national: re.Pattern[str]
+    """Every valid national number of the regions with the same country code, and more."""
 
 
 @cache
 def plan_of(region: str) -> Plan:
     metadata: Any = PhoneMetadata.metadata_for_region(region)
     code = metadata.country_code
-    lengths: set[int] = set()
-    for other in COUNTRY_CODE_TO_REGION_CODE[code]:
-        neighbour: Any = PhoneMetadata.metadata_for_region(other)
-        lengths |= set(neighbour.general_desc.possible_length)
-        if re.sub(r"\\\d", "", neighbour.national_prefix_transform_rule or ""):
-            lengths |= set(range(MOST_DIGITS))  # digits are put before what is written
-    prefixes = metadata.national_prefix_for_parsing or "(?!)"
+    neighbours: list[Any] = [PhoneMetadata.metadata_for_region(name) for name in COUNTRY_CODE_TO_REGION_CODE[code]]
+    prefixes = {
+        (one.national_prefix_for_parsing, one.national_prefix_transform_rule or "")
+        for one in (metadata, neighbours[0])  # with the country's code before it a number is the main region's
+        if one.national_prefix_for_parsing
+    }
+    types = [getattr(one, kind) for one in neighbours for kind in TYPES]
+    patterns = sorted({one.national_number_pattern for one in types if one and one.national_number_pattern})
     return Plan(
-        frozenset(lengths), str(code), re.compile(prefixes), re.compile(metadata.international_prefix or "(?!)")
+        str(code),
+        tuple((re.compile(prefix), rule) for prefix, rule in sorted(prefixes)),
+        re.compile(metadata.international_prefix or "(?!)"),
+        re.compile("|".join(patterns)),
     )
 
 
 def may_be_number(plain: str, plan: Plan) -> bool:
-    """Whether digits, or what is left of them without a national prefix or the country's code, are as many as a
-    national number has; or whether they lead abroad."""
-    for digits in (plain, plain.removeprefix(plan.code)):
-        before = plan.prefix.match(digits)
-        groups = [group for group in before.groups() if group] if before else []
-        left = {len(digits), *map(len, groups), len(digits) - (before.end() if before else 0)}
-        if not left.isdisjoint(plan.lengths):
-            return True
-    return plan.abroad.match(plain) is not None
+    """Whether digits, or what is left of them without the country's code and without what is written before national
+    numbers, which libphonenumber takes away up to twice, may be a valid number; or whether they lead abroad."""
+    left = {plain, plain.removeprefix(plan.code)}
+    for _ in range(2):
+        for digits in tuple(left):
+            for prefix, rule in plan.prefixes:
+                if before := prefix.match(digits):
+                    left.add(digits[before.end() :])
+                    if rule:
+                        left.add(prefix.sub(rule, digits, count=1))
+    return any(map(plan.national.fullmatch, left)) or plan.abroad.match(plain) is not None
 
 
 @lru_cache(MEMORY)
 def verify(before: str, candidate: str, after: str, regions: tuple[str, ...], leniency: int) -> tuple[int, ...]:
     """Region by region the digits of the national number that the whole of `candidate` is between `before` and `after`,
-    0 for none; () where no region has one. Regions whose numbers have other lengths are not asked."""
+    0 for none; () where no region has one. Regions whose valid numbers look otherwise are not asked."""
     plain = ""
-    if PLAIN.fullmatch(candidate):
+    if leniency >= Leniency.VALID and (after == LETTER or (before == LETTER and not _LEAD_PATTERN.match(candidate))):
+        return ()
+    if leniency >= Leniency.VALID and PLAIN.fullmatch(candidate):
         plain = "".join(str(unicodedata.digit(character)) for character in candidate if character.isdecimal())
     found = [0] * len(regions)
     for place, region in enumerate(regions):
