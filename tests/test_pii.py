@@ -408,7 +408,15 @@ def test_no_place_of_a_tool_definition_passes_unread(schema: dict[str, Any]) -> 
     tools = json.dumps([{"name": "book", "parameters": {"type": "object"} | schema}])
     written, failed = scrubbed_row(scrubber, message("assistant", "Done"), tools)
     assert failed or not any(value in written for value in ("219-09-9998", "helen.novak@", "4111111111111111"))
-    plain = json.dumps([{"name": "book", "parameters": {"type": ["object", "null"], "required": ["day"]}}])
+    plain = json.dumps(
+        [
+            {
+                "name": "Get Weather",
+                "parameters": {"type": ["object", "null"], "required": ["day"], "examples": [{"name": "Green tea"}]},
+                "returns": {"type": "List[str], optional"},
+            }
+        ]
+    )
     assert scrubbed_row(scrubber, message("assistant", "Done"), plain) == (
         json.dumps([[message("user", "Hello"), message("assistant", "Done")], plain]),
         None,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +15,6 @@ from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
 from stages.pii.spans import Allowed, Denied, merge_findings
 
-NAME = re.compile(r"[\w.:/$-]{1,128}")  # of a function, a call or a type
 REMEMBERED_TEXTS = 20_000
 
 
@@ -148,15 +146,15 @@ class Scrubber:
         return clean, counts
 
     def scrub_value(self, value: Any, counts: Counts, label: str = "") -> Any:
-        """A JSON value with its texts and numbers scrubbed; keys and the names of functions stay. Raises
+        """A JSON value with its texts and numbers scrubbed; keys stay. Raises
         FailedTextError, also where a key is personal data: two of one type would become one key."""
         match value:
             case dict():
                 if any(self.scrub(key).replaced for key in value):
                     raise FailedTextError("personal data as a key")
-                called = isinstance(value.get("arguments"), dict)  # a call: its name is a function's
+                called = isinstance(value.get("arguments"), dict)  # its name is a function's, which no label announces
                 return {
-                    key: self.check_name(entry) if key == "name" and called else self.scrub_value(entry, counts, key)
+                    key: self.scrub_value(entry, counts, "" if key == "name" and called else key)
                     for key, entry in value.items()
                 }
             case list():
@@ -175,12 +173,9 @@ class Scrubber:
     def scrub_message(self, message: dict[str, Any], counts: Counts, place: str = "") -> dict[str, Any]:
         """A message with content, name and tool calls scrubbed. Raises FailedTextError; ValueError on broken JSON."""
         changed: dict[str, Any] = {}
-        for field in ("content", "name", "tool_calls"):
+        for field in ("content", "name", "tool_calls", "tool_call_id"):
             text = message[field]
             if not text:
-                continue
-            if field == "name" and message["role"] == "tool":
-                self.check_name(text)
                 continue
             value = (
                 json.loads(text, object_pairs_hook=unique_keys)
@@ -190,21 +185,14 @@ class Scrubber:
                 else None
             )
             if value is None:
-                changed[field] = self.count(text, counts, *(("name", "") if field == "name" else ("", place)))
+                label = "name" if field == "name" and message["role"] != "tool" else ""
+                changed[field] = self.count(text, counts, label, place if field == "content" else "")
             elif (clean := self.scrub_value(value, counts)) != value:
                 changed[field] = json.dumps(clean, ensure_ascii=False)
-        if message["tool_call_id"]:
-            self.check_name(message["tool_call_id"])
         return message | changed
 
-    def check_name(self, name: Any) -> Any:
-        """A name of a function or of a call, which stays. Raises FailedTextError where it is none."""
-        if not isinstance(name, str) or not NAME.fullmatch(name) or self.scrub(name).replaced:
-            raise FailedTextError("personal data, or text, as the name of a tool")
-        return name
-
     def scrub_tools(self, tools: str | None, counts: Counts) -> str | None:
-        """The definitions of tools with their descriptions scrubbed; the names of tools and of their fields stay."""
+        """The definitions of tools with their texts scrubbed; the names of fields stay."""
         if tools is None:
             return None
         value = json.loads(tools, object_pairs_hook=unique_keys)
@@ -212,19 +200,12 @@ class Scrubber:
         return tools if clean == value else json.dumps(clean, ensure_ascii=False)
 
     def scrub_definitions(self, value: Any, counts: Counts) -> Any:
-        """Like scrub_value, where keys are names of fields: `name` in a schema is no person's."""
+        """Like scrub_value, where keys label nothing: `name` in a schema is no person's."""
         match value:
             case dict():
                 if any(self.scrub(key).replaced for key in value):
                     raise FailedTextError("personal data as a key")
-                return {
-                    key: self.check_name(entry)
-                    if key in ("name", "type") and isinstance(entry, str)
-                    else [self.check_name(each) for each in entry]
-                    if key in ("type", "required") and isinstance(entry, list)
-                    else self.scrub_definitions(entry, counts)
-                    for key, entry in value.items()
-                }
+                return {key: self.scrub_definitions(entry, counts) for key, entry in value.items()}
             case list():
                 return [self.scrub_definitions(entry, counts) for entry in value]
             case _:
