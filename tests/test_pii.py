@@ -202,7 +202,7 @@ def test_key_must_be_the_one_of_params() -> None:
 
 
 def test_deny_entries_go_with_or_without_a_type(analyser: Analyser, tmp_path: Path) -> None:
-    assert Denied(["MEDICAL: night  sweats", "Zzyx"]).find("He, ZZYX, has Night sweats") == [
+    assert Denied(["MEDICAL: night  sweats", "Zzyx"], ["MEDICAL"]).find("He, ZZYX, has Night sweats") == [
         Finding(4, 8, "OTHER", 1.0), Finding(14, 26, "MEDICAL", 1.0),
     ]  # fmt: skip
     file = tmp_path / "deny.txt"
@@ -421,6 +421,15 @@ def test_no_place_of_a_tool_definition_passes_unread(schema: dict[str, Any]) -> 
         json.dumps([[message("user", "Hello"), message("assistant", "Done")], plain]),
         None,
     )
+
+
+def test_a_label_that_is_no_entity_names_none() -> None:
+    denied = Denied(["NOVAK: 4471 Zyxw"], ["PERSON"])
+    found = denied.find("NOVAK: 4471 Zyxw, once more 4471 Zyxw")
+    assert [(item.start, item.end, item.entity) for item in found if item.start != 7] == [
+        (0, 16, "OTHER"),
+        (28, 37, "OTHER"),
+    ]
 
 
 def test_deny_goes_though_its_type_is_kept() -> None:

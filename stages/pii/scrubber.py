@@ -77,7 +77,7 @@ class Scrubber:
 
     def __init__(self, params: Scrub, finder: Finder, environment: Any = os.environ) -> None:
         self.entities, self.finder = params.entities, finder
-        self.allowed, self.denied = Allowed(params.allow), Denied(read_deny(params))
+        self.allowed, self.denied = Allowed(params.allow), Denied(read_deny(params), params.entities)
         self.operators = Operators(dict(params.entities), read_key(params.key_fingerprint, environment))
         self.done: dict[tuple[str, str], Scrubbed | str] = {}  # label, text → result, or what was raised
 

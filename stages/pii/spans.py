@@ -1,5 +1,7 @@
 """Findings in a text: which are public, how they overlap, what replaces them."""
 
+from collections.abc import Collection
+
 import regex
 
 from stages.pii import Finding
@@ -96,14 +98,18 @@ OTHER = "OTHER"
 
 
 class Denied:
-    """What must go wherever it stands, from `text` or `ENTITY: text` entries."""
+    """What must go wherever it stands, from `text` or `ENTITY: text` entries; `known` are the entities.
 
-    def __init__(self, entries: list[str]) -> None:
+    Before the colon of `NOVAK: 4471` stands no entity: the whole goes, and what is behind the colon, as OTHER.
+    """
+
+    def __init__(self, entries: list[str], known: Collection[str]) -> None:
         self.entity_of: dict[str, str] = {}
         for entry in entries:
             label = regex.match(r"([A-Z][A-Z_]+): +(?=\S)", entry)
-            text = entry[label.end() :] if label else entry
-            self.entity_of[" ".join(text.lower().split())] = label[1] if label else OTHER
+            entity = label[1] if label and label[1] in known else OTHER
+            for text in {entry[label.end() :] if label else entry, entry if entity == OTHER else ""} - {""}:
+                self.entity_of[" ".join(text.lower().split())] = entity
         texts = sorted(self.entity_of, key=lambda text: (-len(text), text))
         written = [r"\s+".join(regex.escape(word) for word in text.split()) for text in texts]
         self.expression = regex.compile(
