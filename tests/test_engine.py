@@ -64,7 +64,7 @@ def write_pid_and_wait() -> Work:
 
 def run_code(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=90)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=240)
 
 
 def run(name: str, workers: int, batch_rows: int, build: object = None) -> pl.DataFrame:
@@ -185,7 +185,7 @@ def test_join_a_cluster(tmp_path: Path) -> None:
         print(result.equals(add_lengths(2)(TABLE)), len(ray.nodes()))
     """)
     try:
-        for _ in range(60):
+        for _ in range(240):
             time.sleep(0.5)
             if "Ray runtime started" in (tmp_path / "log").read_text():
                 break

@@ -38,7 +38,7 @@ def run_stages(folder: Path, name: str, workers: int, batch_rows: int, hash_seed
     yaml.dump(params, folder / "params.yaml")
     command = [sys.executable, "-c", RUN, str(batch_rows), *STAGES]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": hash_seed}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "raw" not in path.parts]
     return {
