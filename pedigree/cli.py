@@ -65,6 +65,23 @@ def build_parser() -> Parser:
     way = review.add_mutually_exclusive_group()
     way.add_argument("--export", metavar="FILE", help="write the sample as JSON lines instead of asking")
     way.add_argument("--import", metavar="FILE", dest="import_file", help="take the verdicts of an exported file")
+    trace = commands.add_parser(
+        "trace",
+        help="the journey of rows from raw file to models, and of a model back to its rows",
+        description="Follow rows through every stage: where they come from, what was changed, why they were dropped, which "
+        "optimiser steps saw them, which models carry them. No text of a row is printed.",
+    )
+    trace.add_argument("row_ids", nargs="*", metavar="ROW_ID", help="the id of a row, or its beginning")
+    trace.add_argument("--source", help="rows of a source")
+    trace.add_argument("--file", help="rows of a raw file, named as in the tables")
+    trace.add_argument("--record", type=int, help="of that source or file: the record's number, from 0")
+    trace.add_argument("--text", help="rows that hold a text; - reads it from standard input")
+    trace.add_argument("--near", type=float, default=1.0, help="with --text: this share of its word 3-grams suffices")
+    trace.add_argument("--subject", help="rows of a person, by the value in the raw column; - reads standard input")
+    trace.add_argument("--model", choices=("base", "sft", "align", "quantized"), help="rows that trained a model")
+    trace.add_argument("--rev", help="as a git revision recorded it, instead of the workspace")
+    trace.add_argument("--json", action="store_true", help="one JSON object a row")
+    trace.add_argument("--output", metavar="FILE", help="write .parquet (a line an event) or .jsonl (a line a row)")
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser

@@ -1,0 +1,149 @@
+"""The way of rows through the graph, read back out of tables and ledgers: from a line of a raw file to optimiser steps.
+
+A journey is a table of events, one for each stage that a row reached: read, kept, changed, dropped (with the reason of
+the ledger and the row or item that it speaks of), train or heldout, left out, trained (how often, first and last step).
+Every function works on whole columns, so that a million rows are followed as easily as one.
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from pedigree.snapshot import Snapshot
+from stages.common.errors import InputError
+
+ORIGIN = ["row_id", "source", "file", "record", "branch", "licence", "subject", "kind"]
+EVENT_SCHEMA = pl.Schema(
+    {
+        "row_id": pl.String,
+        "stage": pl.String,
+        "event": pl.String,  # read | kept | changed | dropped | train | heldout | left_out | trained | calibrated
+        "reason": pl.String,
+        "other_id": pl.String,
+        "detail": pl.String,
+        "times": pl.Int64,
+        "first_step": pl.Int64,
+        "last_step": pl.Int64,
+    }
+)
+JUDGED = ("dedup", "scrub", "decontaminate")  # stages whose ledger has a line for each row that they drop or change
+KINDS = ("sft", "preference", "unpaired")
+TRAINED = {"sft": "trained", "align": "trained", "quantized": "calibrated"}
+ORDER = ("pool", *JUDGED, "mix", *TRAINED)
+TABLES = ("pool/rows", "dedup/rows", "scrub/rows", "decontaminate/rows", *(f"mix/{kind}" for kind in KINDS))
+
+
+def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
+    """ORIGIN of the rows that an expression over these columns names, out of the earliest table that is in reach.
+
+    Where data/pool is not, rows that dedup dropped are not found. Raises InputError where no table is in reach.
+    """
+    for name in TABLES:
+        table = snapshot.scan(f"data/{name}.parquet")
+        if table is not None:
+            return table.filter(wanted).select(ORIGIN).unique("row_id", maintain_order=True).collect()
+    away = f" ({', '.join(snapshot.out_of_reach)} cannot be fetched)" if snapshot.out_of_reach else "; run `dvc repro`"
+    raise InputError(f"{snapshot.name} has no table of rows{away}")
+
+
+def follow(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
+    """The events, EVENT_SCHEMA, of the rows `ids`, row by row in that order and stage by stage in the graph's."""
+    alive, events = ids.unique(maintain_order=True), [_events(ids, "pool", event=pl.lit("read"))]
+    for stage in JUDGED:
+        ledger = _of(snapshot, f"data/{stage}/ledger.parquet", alive)
+        if ledger is None:
+            break
+        said = pl.when(pl.col("action") == "drop").then(pl.lit("dropped")).otherwise(pl.lit("changed"))
+        lines = ledger.select("row_id", "stage", said.alias("event"), "reason", "other_id", "detail")
+        silent = alive.filter(~alive.is_in(lines["row_id"].implode()))
+        events += [lines, _events(silent, stage, event=pl.lit("kept"))]
+        gone = lines.filter(event="dropped")["row_id"]
+        alive = alive.filter(~alive.is_in(gone.implode()))
+    else:
+        events += [*_sampled(snapshot, alive), *_trained(snapshot, alive)]
+    whole = pl.concat(events, how="diagonal").match_to_schema(
+        EVENT_SCHEMA, missing_columns="insert", extra_columns="raise"
+    )
+    places = pl.DataFrame({"row_id": ids, "place": range(len(ids))}).unique("row_id", keep="first")
+    stages = pl.DataFrame({"stage": ORDER, "at": range(len(ORDER))})
+    joined = whole.join(places, on="row_id").join(stages, on="stage")
+    return joined.sort("place", "at", maintain_order=True).select(EVENT_SCHEMA.names())
+
+
+def _events(ids: pl.Series, stage: str, **columns: pl.Expr) -> pl.DataFrame:
+    return pl.DataFrame({"row_id": ids}).with_columns(pl.lit(stage).alias("stage"), **columns)
+
+
+def _of(snapshot: Snapshot, name: str, ids: pl.Series) -> pl.DataFrame | None:
+    """The lines of a table that speak of some rows."""
+    table = snapshot.scan(name)
+    return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).collect()
+
+
+def _sampled(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
+    """What mix made of rows."""
+    for kind in KINDS:
+        table = snapshot.scan(f"data/mix/{kind}.parquet")
+        if table is not None:
+            yield (
+                table.filter(pl.col("row_id").is_in(ids.implode()))
+                .group_by("row_id", event="split")
+                .agg(times=pl.len().cast(pl.Int64), detail=pl.format("position={}", pl.col("position").min()))
+                .with_columns(stage=pl.lit("mix"))
+                .collect()
+            )
+    ledger = _of(snapshot, "data/mix/ledger.parquet", ids)
+    if ledger is not None:
+        yield ledger.select("row_id", "stage", "reason", "other_id", "detail", event=pl.lit("left_out"))
+
+
+def _trained(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
+    """Which optimiser steps saw rows, and which rows calibrated the quantization."""
+    for model, event in TRAINED.items():
+        table = snapshot.scan(f"models/{model}/consumed.parquet")
+        if table is not None:
+            yield (
+                table.filter(pl.col("row_id").is_in(ids.implode()))
+                .group_by("row_id")
+                .agg(times=pl.len().cast(pl.Int64), first_step=pl.col("step").min(), last_step=pl.col("step").max())
+                .with_columns(stage=pl.lit(model), event=pl.lit(event))
+                .collect()
+            )
+
+
+def parents_of(snapshot: Snapshot) -> dict[str, list[str]]:
+    """Of each model that the run wrote, the models it is made of, itself last."""
+    final = snapshot.read_params()["pipeline"]["final"]
+    chains = {"base": ["base"], "sft": ["base", "sft"], "align": ["base", "sft", "align"]}
+    chains["quantized"] = [*chains[final], "quantized"]
+    return {model: chain for model, chain in chains.items() if snapshot.find(f"models/{model}/config.json") or
+            snapshot.find(f"models/{model}/adapter_config.json")}  # fmt: skip
+
+
+def carriers(snapshot: Snapshot, events: pl.DataFrame) -> pl.DataFrame:
+    """row_id, models: the models of which a row trained some part, or calibrated it."""
+    links = [(model, part) for model, chain in parents_of(snapshot).items() for part in chain]
+    chains = pl.DataFrame(links, {"model": pl.String, "stage": pl.String}, orient="row")
+    seen = events.filter(pl.col("event").is_in(TRAINED.values())).select("row_id", "stage")
+    return seen.join(chains, on="stage").group_by("row_id", maintain_order=True).agg(
+        models=pl.col("model").unique(maintain_order=True)
+    )  # fmt: skip
+
+
+def rows_of_model(snapshot: Snapshot, model: str) -> pl.Series:
+    """The ids of all rows that trained a model or a parent of it, or calibrated it. Raises InputError."""
+    chains = parents_of(snapshot)
+    if model not in chains:
+        raise InputError(f"models/{model}: {snapshot.name} has no such model; it has {', '.join(chains) or 'none'}")
+    tables = [snapshot.scan(f"models/{part}/consumed.parquet") for part in chains[model]]
+    ids = [table.select("row_id").collect()["row_id"] for table in tables if table is not None]
+    return pl.concat([pl.Series("row_id", [], pl.String), *ids]).unique(maintain_order=True)
+
+
+def stood_for(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
+    """row_id, other_id, similarity: the rows that dedup dropped in favour of some rows."""
+    clusters = snapshot.scan("data/clusters/clusters.parquet")
+    if clusters is None:
+        return pl.DataFrame(schema={"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64})
+    members = clusters.filter(~pl.col("kept") & pl.col("cluster").is_in(ids.implode()))
+    return members.select("cluster", "row_id", "similarity").rename({"row_id": "other_id", "cluster": "row_id"}).collect()

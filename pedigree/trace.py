@@ -1,0 +1,268 @@
+"""pedigree trace: the journey of a row from its line in a raw file to every model, or of a model back to its rows.
+
+Rows are named by their id (or its beginning), by the record of a raw file, by text that they hold, by whose data they
+are, by their source, or by a model that they trained. The tables are those of the workspace, or with --rev those that a
+git revision's dvc.lock recorded. No text of a row is printed: what stands here may be passed on.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pedigree.journey import (
+    TABLES,
+    carriers,
+    find_origins,
+    follow,
+    parents_of,
+    rows_of_model,
+    stood_for,
+)
+from pedigree.layout import table
+from pedigree.snapshot import Snapshot
+from stages.common.errors import InputError
+from stages.common.files import write_table, write_text
+
+SHOWN = 20  # journeys on the terminal; more are summed up
+NAMED = 3  # duplicates named in a line
+ID_DIGITS = 16
+NGRAM = 3  # words, of --near
+
+
+def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFrame:
+    """ORIGIN of the rows that the arguments name. Raises InputError where they name none."""
+    if arguments.row_ids:
+        return by_id(snapshot, arguments.row_ids)
+    if arguments.model:
+        ids = rows_of_model(snapshot, arguments.model)
+        return ids.to_frame().join(find_origins(snapshot, pl.col("row_id").is_in(ids.implode())), "row_id", "left")
+    if arguments.text is not None:
+        return by_text(snapshot, read_value(arguments.text, "--text"), arguments.near)
+    if arguments.subject is not None:
+        return by_subject(snapshot, read_value(arguments.subject, "--subject"))
+    if arguments.source or arguments.file:
+        return by_record(snapshot, arguments)
+    raise InputError(
+        "name rows: ROW_ID ..., --source NAME [--record N], --file FILE [--record N], --text TEXT, --subject VALUE or "
+        "--model NAME"
+    )
+
+
+def read_value(value: str, option: str) -> str:
+    """A value of the command line; `-` is read from standard input, so that it stays out of the shell's history."""
+    value = sys.stdin.read().strip("\n") if value == "-" else value
+    if not value.strip():
+        raise InputError(f"{option}: is empty")
+    return value
+
+
+def by_id(snapshot: Snapshot, ids: list[str]) -> pl.DataFrame:
+    wrong = [name for name in ids if not name or set(name) - set("0123456789abcdef") or len(name) > ID_DIGITS]
+    if wrong:
+        raise InputError(f"{wrong[0]}: is no row_id; expected up to {ID_DIGITS} hexadecimal digits")
+    rows = find_origins(snapshot, pl.any_horizontal(pl.col("row_id").str.starts_with(name) for name in ids))
+    for name in ids:
+        count = rows["row_id"].str.starts_with(name).sum()
+        if count > 1 and len(name) < ID_DIGITS:
+            raise InputError(f"{name}: {count} rows begin so; give more digits")
+        if not count:
+            raise InputError(
+                f"{name}: no row of {snapshot.name} has this id; it may be of another revision (--rev), or its record "
+                "may have changed (--file FILE --record N)"
+            )
+    places = [next(at for at, name in enumerate(ids) if row.startswith(name)) for row in rows["row_id"]]
+    return rows.with_columns(place=pl.Series(places)).sort("place").drop("place")
+
+
+def by_record(snapshot: Snapshot, arguments: argparse.Namespace) -> pl.DataFrame:
+    wanted = pl.lit(True)
+    if arguments.source:
+        wanted &= pl.col("source") == arguments.source
+    if arguments.file:
+        wanted &= pl.col("file") == arguments.file
+    if arguments.record is not None:
+        wanted &= pl.col("record") == arguments.record
+    rows = find_origins(snapshot, wanted)
+    if not rows.height:
+        raise InputError(f"{name_place(arguments)}: {why_none(snapshot, wanted)}")
+    return rows
+
+
+def name_place(arguments: argparse.Namespace) -> str:
+    parts = [arguments.source, arguments.file, f"record {arguments.record}" if arguments.record is not None else None]
+    return ", ".join(filter(None, parts))
+
+
+def why_none(snapshot: Snapshot, wanted: pl.Expr) -> str:
+    """Why a record has become no row."""
+    refused = snapshot.scan("data/pool/refused.parquet")
+    if refused is not None:
+        reasons = refused.filter(wanted).collect()["reason"]
+        if len(reasons):
+            return f"refused by pool: {reasons[0]}" + (f", and {len(reasons) - 1} more" if len(reasons) > 1 else "")
+    return f"{snapshot.name} has no row of it"
+
+
+def by_subject(snapshot: Snapshot, subject: str) -> pl.DataFrame:
+    from stages.common.records import digest_subject
+    from stages.pool import read_subject_key
+
+    digest = digest_subject(subject, read_subject_key(snapshot.read_params()["pool"]["subject_key"], os.environ))
+    rows = find_origins(snapshot, pl.col("subject") == digest)
+    if not rows.height:
+        raise InputError(f"--subject: {snapshot.name} has no row of this subject (its keyed digest is {digest})")
+    return rows
+
+
+def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
+    """Rows of which one holds the text (normalised), or at least the share `near` of its n-grams of words."""
+    from stages.common.rows import normalise, text_of_row
+    from stages.common.shingles import normalise_texts, ngram_sets, tokenise
+
+    path = next((found for name in TABLES if (found := snapshot.find(f"data/{name}.parquet"))), None)
+    if path is None:
+        raise InputError(f"{snapshot.name} has no table of rows; run `dvc repro`")
+    sought = ngram_sets(tokenise(pl.Series([normalise(text)])), NGRAM).values
+    found = []
+    for part in pl.scan_parquet(path).select("row_id", text=text_of_row()).collect_batches(chunk_size=5000):
+        if near < 1:
+            held = ngram_sets(tokenise(part["text"].clone()), NGRAM)
+            hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(pl.Series(sought).implode()))
+            counts = hits.value_counts(name="count")
+            enough = counts.filter(pl.col("count") >= near * len(sought))
+            found.append(part[enough[:, 0].sort()]["row_id"])
+        else:
+            held_whole = normalise_texts(part["text"]).str.contains(normalise(text), literal=True)
+            found.append(part.filter(held_whole)["row_id"])
+    ids = pl.concat([pl.Series("row_id", [], pl.String), *found])
+    if not len(ids):
+        raise InputError(
+            f"--text: no row of {path.parent.name if snapshot.revision is None else snapshot.name} holds it; --near 0.8 "
+            "finds rows that hold that share of its word 3-grams"
+        )
+    return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
+
+
+def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],
+                 carried: dict[str, list[str]]) -> str:  # fmt: skip
+    """One row's journey as lines."""
+    place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
+    subject = f", subject {origin['subject']}" if origin["subject"] else ""
+    lines = [["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"]]
+    for event in events.iter_rows(named=True):
+        if event["stage"] == "pool":
+            continue
+        told = tell(event)
+        if event["stage"] == "dedup" and event["event"] == "kept" and others:
+            named = ", ".join(f"{name} ({share:.2f})" for name, share in others[:NAMED])
+            told += f"; stands for {len(others)} more: {named}" + (", ..." if len(others) > NAMED else "")
+        if event["event"] == "dropped" and event["other_id"] in carried:
+            by = ", ".join(carried[event["other_id"]])
+            told += f"; that row trained {by}"
+        lines.append([event["stage"], told])
+    lines.append(["carried by", ", ".join(models) or "no model"])
+    return f"row {origin['row_id']}\n" + table(lines, indent="  ")
+
+
+def tell(event: dict[str, Any]) -> str:
+    """An event in words."""
+    what, times = event["event"], event["times"]
+    if what in ("changed", "dropped", "left_out"):
+        about = f" of {event['other_id']}" if event["other_id"] else ""
+        detail = f" ({event['detail']})" if event["detail"] else ""
+        return f"{what.replace('_', ' ')}: {event['reason']}{about}{detail}"
+    if what in ("train", "heldout"):
+        return f"{'held out' if what == 'heldout' else what}, {count_times(times)}, {event['detail'].replace('=', ' ')}"
+    if what in ("trained", "calibrated"):
+        steps = f"step {event['first_step']}" + (f" to {event['last_step']}" if times > 1 else "")
+        return f"{what} {count_times(times)}, {steps}"
+    return str(what)
+
+
+def count_times(times: int) -> str:
+    return "once" if times == 1 else f"{times} times"
+
+
+def sum_up(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> str:
+    """What became of many rows, by source: how many each stage let go, how many trained, and the models."""
+    whole = events.join(origins.select("row_id", "source"), on="row_id", how="left")
+    ends = whole.filter(pl.col("event").is_in(["dropped", "left_out", "heldout"]))
+    gone = ends.group_by("source", what=pl.format("{} {}", "stage", pl.coalesce("reason", "event"))).len()
+    trained = whole.filter(pl.col("event").is_in(["trained", "calibrated"])).group_by("source", what="stage").agg(
+        len=pl.col("row_id").n_unique()
+    )  # fmt: skip
+    columns = [*gone["what"].unique().sort(), *[name for name in ("sft", "align", "quantized")]]
+    cells = {(source, what): count for source, what, count in pl.concat([gone, trained]).iter_rows()}
+    totals = origins.group_by("source", maintain_order=True).len()
+    heads = [["source", "rows", *(name.replace("_", " ") for name in columns)]]
+    lines = [[source or "?", f"{count:,}", *(f"{cells.get((source, name), 0):,}" for name in columns)]
+             for source, count in totals.iter_rows()]  # fmt: skip
+    sums = [["all", f"{origins.height:,}", *(f"{sum(cells.get((source, name), 0) for source in totals['source']):,}"
+                                             for name in columns)]]  # fmt: skip
+    text = table([*heads, *lines, *sums], right=range(1, len(columns) + 2))
+    return f"{text}\n{carried.height:,} of {origins.height:,} rows are in a model"
+
+
+def journeys(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each row as one object: its origin, its events without what is empty, the models that carry it."""
+    by_row = events.partition_by("row_id", as_dict=True, include_key=False)
+    models = dict(carried.iter_rows())
+    for origin in origins.iter_rows(named=True):
+        happened = by_row.get((origin["row_id"],), events.clear()).iter_rows(named=True)
+        told = [{key: value for key, value in event.items() if value is not None} for event in happened]
+        yield origin | {"events": told, "models": models.get(origin["row_id"], [])}
+
+
+def trace(arguments: argparse.Namespace) -> None:
+    if not 0 < arguments.near <= 1:
+        raise InputError("--near: a share above 0 and up to 1")
+    snapshot = Snapshot(arguments.rev)
+    origins = choose_rows(arguments, snapshot)
+    events = follow(snapshot, origins["row_id"])
+    carried = carriers(snapshot, events)
+    if arguments.output:
+        write_journeys(Path(arguments.output), origins, events, carried)
+    elif arguments.json:
+        for journey in journeys(origins, events, carried):
+            print(json.dumps(journey, ensure_ascii=False))
+        return
+    elif origins.height <= SHOWN:
+        print("\n\n".join(show_all(snapshot, origins, events, carried)))
+    if origins.height > SHOWN or arguments.model:
+        print(sum_up(origins, events, carried))
+    for name in snapshot.out_of_reach:
+        print(f"not in reach: {name} was recorded, but is neither in the cache nor at the remote", file=sys.stderr)
+
+
+def show_all(
+    snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
+) -> Iterator[str]:
+    others = stood_for(snapshot, origins["row_id"])
+    survivors = events.filter(event="dropped", stage="dedup")["other_id"].drop_nulls().unique()
+    theirs = dict(carriers(snapshot, follow(snapshot, survivors)).iter_rows()) if len(survivors) else {}
+    models = dict(carried.iter_rows())
+    order = {model: at for at, model in enumerate(parents_of(snapshot))}
+    for origin in origins.iter_rows(named=True):
+        name = origin["row_id"]
+        stands = [(other, share) for other, share in others.filter(row_id=name).select("other_id", "similarity").rows()]
+        yield show_journey(
+            origin, events.filter(row_id=name), sorted(models.get(name, []), key=order.__getitem__), stands, theirs
+        )
+
+
+def write_journeys(path: Path, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> None:
+    """.parquet: a line for each event, with the origin and the models of its row beside it; .jsonl: one for each row."""
+    if path.suffix == ".parquet":
+        write_table(path, origins.join(events, on="row_id", how="left").join(carried, on="row_id", how="left"))
+    elif path.suffix == ".jsonl":
+        lines = (json.dumps(journey, ensure_ascii=False) for journey in journeys(origins, events, carried))
+        write_text(path, "\n".join(lines) + "\n")
+    else:
+        raise InputError(f"{path}: expected a name that ends in .parquet or .jsonl")
+    print(f"{origins.height:,} rows, {events.height:,} events in {path}")
