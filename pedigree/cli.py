@@ -68,8 +68,8 @@ def build_parser() -> Parser:
     trace = commands.add_parser(
         "trace",
         help="the journey of rows from raw file to models, and of a model back to its rows",
-        description="Follow rows through every stage: where they come from, what was changed, why they were dropped, which "
-        "optimiser steps saw them, which models carry them. No text of a row is printed.",
+        description="Follow rows through every stage: where they come from, what was changed, why they were dropped, "
+        "which optimiser steps saw them, which models carry them. No text of a row is printed.",
     )
     trace.add_argument("row_ids", nargs="*", metavar="ROW_ID", help="the id of a row, or its beginning")
     trace.add_argument("--source", help="rows of a source")
@@ -82,6 +82,14 @@ def build_parser() -> Parser:
     trace.add_argument("--rev", help="as a git revision recorded it, instead of the workspace")
     trace.add_argument("--json", action="store_true", help="one JSON object a row")
     trace.add_argument("--output", metavar="FILE", help="write .parquet (a line an event) or .jsonl (a line a row)")
+    diff = commands.add_parser(
+        "diff",
+        help="two versions side by side: rows, rates, lengths, parameters, scores, and what may have moved them",
+    )
+    diff.add_argument("before", help="a git revision, tag, branch or experiment")
+    diff.add_argument("after", nargs="?", help="another one (default: the workspace)")
+    diff.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
+    diff.add_argument("--output", metavar="FILE", help="write .json (the comparison) or .parquet (the changed rows)")
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser

@@ -146,4 +146,6 @@ def stood_for(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64})
     members = clusters.filter(~pl.col("kept") & pl.col("cluster").is_in(ids.implode()))
-    return members.select("cluster", "row_id", "similarity").rename({"row_id": "other_id", "cluster": "row_id"}).collect()
+    return (
+        members.select("cluster", "row_id", "similarity").rename({"row_id": "other_id", "cluster": "row_id"}).collect()
+    )

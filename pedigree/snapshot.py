@@ -24,14 +24,13 @@ class Snapshot:
         self._store: Any = None
         if revision is not None:
             from dvc.api import DVCFileSystem
-            from dvc.exceptions import DvcException
-            from scmrepo.exceptions import SCMError
+            from dvc.repo import Repo
+            from dvc.scm import RevError, resolve_rev
 
             try:
-                self._store = DVCFileSystem(".", rev=revision)
-            except (DvcException, SCMError) as error:
-                reason = str(error).strip().split("\n")[0]
-                raise InputError(f"{revision}: is no revision of this repository ({reason})") from None
+                self._store = DVCFileSystem(".", rev=resolve_rev(Repo(".").scm, revision))
+            except RevError:
+                raise InputError(f"{revision}: git knows no such revision, tag, branch or experiment") from None
 
     def find(self, name: str) -> Path | None:
         """A file of this disk with the content that `name` had; None where the run did not write it.

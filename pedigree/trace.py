@@ -123,7 +123,7 @@ def by_subject(snapshot: Snapshot, subject: str) -> pl.DataFrame:
 def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     """Rows of which one holds the text (normalised), or at least the share `near` of its n-grams of words."""
     from stages.common.rows import normalise, text_of_row
-    from stages.common.shingles import normalise_texts, ngram_sets, tokenise
+    from stages.common.shingles import ngram_sets, normalise_texts, tokenise
 
     path = next((found for name in TABLES if (found := snapshot.find(f"data/{name}.parquet"))), None)
     if path is None:
@@ -240,9 +240,7 @@ def trace(arguments: argparse.Namespace) -> None:
         print(f"not in reach: {name} was recorded, but is neither in the cache nor at the remote", file=sys.stderr)
 
 
-def show_all(
-    snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
-) -> Iterator[str]:
+def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[str]:
     others = stood_for(snapshot, origins["row_id"])
     survivors = events.filter(event="dropped", stage="dedup")["other_id"].drop_nulls().unique()
     theirs = dict(carriers(snapshot, follow(snapshot, survivors)).iter_rows()) if len(survivors) else {}
