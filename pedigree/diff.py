@@ -176,13 +176,11 @@ def build_report(sides: Sides) -> tuple[dict[str, Any], pl.DataFrame]:
 
 
 def show_report(report: dict[str, Any]) -> str:
-    parts = [f"{report['before']} → {report['after']}", *filter(None, (
-        show_rows(report), show_rates(report), show_drift(report), show_leaves(report), show_metrics(report), show_models(report),
-        show_causes(report),
-    ))]  # fmt: skip
+    shown = (show_rows, show_rates, show_drift, show_leaves, show_metrics, show_models, show_causes)
+    parts = [f"{report['before']} → {report['after']}", *(show(report) for show in shown)]
     if report["out_of_reach"]:
         parts.append(f"not in reach, so not compared: {', '.join(report['out_of_reach'])}")
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def show_rows(report: dict[str, Any]) -> str:
@@ -237,15 +235,17 @@ def show_metrics(report: dict[str, Any]) -> str:
 
 
 def show_models(report: dict[str, Any]) -> str:
-    lines: list[list[str]] = [
-        [f"{line['model']} {line['task']}", f"{line['before']:.3f}", "", "", "", "the same on every item"]
-        if line["difference"] == line["low"] == line["high"] == 0
-        else [f"{line['model']} {line['task']}", f"{line['before']:.3f}", f"{line['after']:.3f}", f"{line['difference']:+.3f}",
-         f"({line['low']:+.3f} to {line['high']:+.3f})", line["verdict"]]
-        for line in report["evaluation"]
-    ]  # fmt: skip
     heads = ["accuracy", "before", "after", "difference", "95 %, paired", ""]
+    lines = [show_score(line) for line in report["evaluation"]]
     return table([heads, *lines], right=range(1, 5)) if lines else ""
+
+
+def show_score(line: dict[str, Any]) -> list[str]:
+    name, means = f"{line['model']} {line['task']}", [f"{line[side]:.3f}" for side in ("before", "after")]
+    if line["difference"] == line["low"] == line["high"] == 0:
+        return [name, *means, "", "", "the same on every item"]
+    interval = f"({line['low']:+.3f} to {line['high']:+.3f})"
+    return [name, *means, f"{line['difference']:+.3f}", interval, line["verdict"]]
 
 
 def show_causes(report: dict[str, Any]) -> str:

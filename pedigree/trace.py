@@ -129,22 +129,21 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     if path is None:
         raise InputError(f"{snapshot.name} has no table of rows; run `dvc repro`")
     sought = ngram_sets(tokenise(pl.Series([normalise(text)])), NGRAM).values
-    found = []
+    parts = []
     for part in pl.scan_parquet(path).select("row_id", text=text_of_row()).collect_batches(chunk_size=5000):
         if near < 1:
             held = ngram_sets(tokenise(part["text"].clone()), NGRAM)
             hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(pl.Series(sought).implode()))
             counts = hits.value_counts(name="count")
             enough = counts.filter(pl.col("count") >= near * len(sought))
-            found.append(part[enough[:, 0].sort()]["row_id"])
+            parts.append(part[enough[:, 0].sort()]["row_id"])
         else:
             held_whole = normalise_texts(part["text"]).str.contains(normalise(text), literal=True)
-            found.append(part.filter(held_whole)["row_id"])
-    ids = pl.concat([pl.Series("row_id", [], pl.String), *found])
+            parts.append(part.filter(held_whole)["row_id"])
+    ids = pl.concat([pl.Series("row_id", [], pl.String), *parts])
     if not len(ids):
         raise InputError(
-            f"--text: no row of {path.parent.name if snapshot.revision is None else snapshot.name} holds it; --near 0.8 "
-            "finds rows that hold that share of its word 3-grams"
+            f"--text: no row of {snapshot.name} holds it; --near 0.8 finds rows that hold that share of its word 3-grams"
         )
     return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
 
@@ -197,7 +196,7 @@ def sum_up(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -
     trained = whole.filter(pl.col("event").is_in(["trained", "calibrated"])).group_by("source", what="stage").agg(
         len=pl.col("row_id").n_unique()
     )  # fmt: skip
-    columns = [*gone["what"].unique().sort(), *[name for name in ("sft", "align", "quantized")]]
+    columns = [*gone["what"].unique().sort(), "sft", "align", "quantized"]
     cells = {(source, what): count for source, what, count in pl.concat([gone, trained]).iter_rows()}
     totals = origins.group_by("source", maintain_order=True).len()
     heads = [["source", "rows", *(name.replace("_", " ") for name in columns)]]
@@ -255,7 +254,7 @@ def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, ca
 
 
 def write_journeys(path: Path, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> None:
-    """.parquet: a line for each event, with the origin and the models of its row beside it; .jsonl: one for each row."""
+    """.parquet: a line an event, with the origin and the models of its row beside it; .jsonl: a line a row."""
     if path.suffix == ".parquet":
         write_table(path, origins.join(events, on="row_id", how="left").join(carried, on="row_id", how="left"))
     elif path.suffix == ".jsonl":
