@@ -63,7 +63,7 @@ def by_content(rows: pl.LazyFrame) -> pl.LazyFrame:
     """row_id without a key: source, text and number among equals. For versions whose ids are of different keys."""
     from stages.common.rows import text_of_row
 
-    text = pl.struct("source", "subject", "label", text_of_row().alias("text")).hash()
+    text = pl.struct("source", "label", text_of_row().alias("text")).hash()
     number = pl.int_range(pl.len()).over(text)
     return rows.with_columns(row_id=pl.format("{}-{}", text, number))
 
@@ -78,10 +78,7 @@ def compare_data(sides: Sides) -> tuple[str, pl.DataFrame, pl.DataFrame]:
         raise InputError(f"no table of rows is in reach on both sides ({', '.join(away) or 'run `dvc repro`'})")
     name, before, after = found
     if sides[0].read_params()["pool"]["subject_key"] != sides[1].read_params()["pool"]["subject_key"]:
-        before, after = (
-            by_content(before.drop("subject").with_columns(subject=pl.lit(None))),
-            by_content(after.drop("subject").with_columns(subject=pl.lit(None))),
-        )
+        before, after = by_content(before), by_content(after)
     changes = compare_rows(before, after)
     counts = [rows.group_by("source", maintain_order=True).len(side).collect() for rows, side in
               ((after, "after"), (before, "before"))]  # fmt: skip

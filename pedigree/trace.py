@@ -143,7 +143,7 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     ids = pl.concat([pl.Series("row_id", [], pl.String), *parts])
     if not len(ids):
         raise InputError(
-            f"--text: no row of {snapshot.name} holds it; --near 0.8 finds rows that hold that share of its word 3-grams"
+            f"--text: no row of {snapshot.name} holds it; --near 0.8 finds rows that hold that share of its 3-grams"
         )
     return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
 
