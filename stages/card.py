@@ -29,6 +29,7 @@ from stages.common.params import Params, Source, load
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+PAGES = ("reports/card.html", "reports/card.md")
 TEMPLATES = Path(__file__).parent / "cards"
 KIND_TITLES = {"sft": "Fine-tuning", "preference": "Preference", "unpaired": "Unpaired replies"}
 
@@ -191,17 +192,30 @@ def templates() -> "Environment":
     return environment
 
 
+def render_pages(values: dict[str, Any]) -> dict[str, str]:
+    """Path → text of the card's two forms."""
+    environment = templates()
+    return {page: environment.get_template(f"{Path(page).name}.jinja").render(values) for page in PAGES}
+
+
+def render() -> dict[str, str]:
+    """The card of what is here, and nothing written: what `pedigree verify` holds the written one against."""
+    facts = read_facts()
+    scores = list_scores(facts.scores, [task.name for task in facts.tasks])
+    return render_pages(compose(load(Card, "card"), facts, scores))
+
+
 def main() -> None:
     card = load(Card, "card")
     facts = read_facts()
     scores = list_scores(facts.scores, [task.name for task in facts.tasks])
-    values, environment = compose(card, facts, scores), templates()
+    values = compose(card, facts, scores)
     write_json("metrics/card.json", measure(values, facts.pipeline.final))
     write_csv("metrics/plots/evaluation.csv", evaluation_table(scores))
-    write_text("reports/card.html", environment.get_template("card.html.jinja").render(values))
-    write_text("reports/card.md", environment.get_template("card.md.jinja").render(values))
-    say("card", f"reports/card.html, reports/card.md: {values['outcome_sentence']}")
+    for page, text in render_pages(values).items():
+        write_text(page, text)
+    say("card", f"{', '.join(PAGES)}: {values['outcome_sentence']}")
 
 
 if __name__ == "__main__":
-    run("card", main, outputs=["reports/card.html", "reports/card.md"])
+    run("card", main, outputs=list(PAGES))

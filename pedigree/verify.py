@@ -1,0 +1,258 @@
+"""pedigree verify: the repository, dvc.lock, the outputs and the card agree; exit code 1 where something does not.
+
+Each file that dvc.lock names is hashed anew, byte by byte, whatever its time stamp says, so that a flipped bit is found;
+a folder is compared with DVC's own list of it, so that the file is named. Then the graph (what a stage read is what the
+stage before it wrote), parameters and packages, the ledgers' balance, the chain of models, and the card, which is
+rendered once more and must come out the same to the byte.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pedigree.causes import Lock, flatten, maker_of, makers
+from pedigree.layout import show_value, table
+from pedigree.snapshot import Snapshot
+from stages.common.errors import InputError
+from stages.common.params import PARAMS_FILE, read_yaml
+
+JUDGED = ("dedup", "scrub", "decontaminate")
+
+
+class Agreement:
+    """What was compared, and what does not agree."""
+
+    def __init__(self) -> None:
+        self.facts: list[tuple[str, str]] = []
+        self.faults: list[str] = []
+
+    def wrong(self, where: str, what: str) -> None:
+        self.faults.append(f"{where}: {what}")
+
+
+@cache
+def digest_file(path: Path) -> str:
+    """md5, as DVC takes it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def list_folder(path: Path) -> dict[str, str]:
+    """File → md5 of all files below a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): digest_file(file) for file in files}
+
+
+def digest_folder(files: Mapping[str, str]) -> str:
+    """DVC's digest of a folder: md5 of the JSON list of its files, sorted by name."""
+    entries = [{"md5": digest, "relpath": name} for name, digest in sorted(files.items())]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def recorded_files(digest: str) -> dict[str, str]:
+    """The list of a folder that DVC's cache holds under its digest; empty where it has none."""
+    from dvc.repo import Repo
+
+    path = Path(Repo(".").cache.local.oid_to_path(digest))
+    if not path.is_file():
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())}
+
+
+def compare_path(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between a file or folder and its entry in dvc.lock, file by file where that can be told."""
+    path, expected = Path(entry["path"]), entry["md5"]
+    if not path.exists():
+        yield f"{path}: is not here"
+    elif path.is_file():
+        if digest_file(path) != expected:
+            yield f"{path}: is not what dvc.lock recorded (md5 {digest_file(path)[:8]}, recorded {expected[:8]})"
+    elif digest_folder(files := list_folder(path)) != expected:
+        before = recorded_files(expected)
+        names = sorted(name for name in files.keys() | before.keys() if files.get(name) != before.get(name))
+        for name in names if before else []:
+            what = "was added" if name not in before else "is missing" if name not in files else "has changed"
+            yield f"{path / name}: {what} since dvc.lock recorded it"
+        if not before:
+            yield f"{path}: is not what dvc.lock recorded; its list is not in the cache, so the file cannot be named"
+
+
+def check_files(lock: Lock, found: Agreement) -> None:
+    """Inputs and outputs of every stage."""
+    entries = {entry["path"]: (name, kind, entry) for name, stage in lock.items() for kind in ("deps", "outs")
+               for entry in stage.get(kind, ())}  # fmt: skip  # an output comes after the inputs of the same path
+    for path, (stage, kind, entry) in sorted(entries.items()):
+        if path in ("data/pool", "data/dedup") and not Path(path).exists():
+            found.facts.append((path, "not here: raw data stays on the machine that made it"))
+            continue
+        for fault in compare_path(entry):
+            made = f"; `dvc checkout {path}` brings it back" if kind == "outs" else f"; `dvc repro {stage}` takes it up"
+            found.faults.append(fault + made)
+    found.facts.append(("files", f"{len(entries)} files and folders hashed anew"))
+
+
+def check_edges(lock: Lock, found: Agreement) -> None:
+    """What a stage read is what another one wrote."""
+    made = makers(lock)
+    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", ())}
+    count = 0
+    for name, stage in lock.items():
+        for dep in stage.get("deps", ()):
+            maker = maker_of(dep["path"], made)
+            count += maker is not None
+            if dep["path"] in outs and outs[dep["path"]] != dep["md5"]:
+                found.wrong("dvc.lock", f"{name} read another {dep['path']} than {maker} wrote; run `dvc repro {name}`")
+    found.facts.append(("graph", f"{count} edges between {len(lock)} stages"))
+
+
+def check_params(lock: Lock, found: Agreement) -> None:
+    """params.yaml and pyproject.toml as each stage read them, and the packages that are installed."""
+    current = {PARAMS_FILE.name: dict(flatten(read_yaml(PARAMS_FILE)))}
+    recorded: dict[str, Any] = {}
+    pins: dict[str, str] = {}
+    for stage in lock.values():
+        for file, block in stage.get("params", {}).items():
+            if file == "pyproject.toml":
+                pins |= {
+                    name: version for lines in block.values() for name, _, version in (x.partition("==") for x in lines)
+                }
+            else:
+                recorded |= dict(flatten(block))
+    for key, value in sorted(recorded.items()):
+        now = current[PARAMS_FILE.name].get(key)
+        if now != value:
+            found.wrong(f"{PARAMS_FILE}, {key}", f"is {show_value(now)}, but {show_value(value)} made the outputs")
+    for name, version in sorted(pins.items()):
+        check_package(name, version, found)
+    found.facts.append(("parameters", f"{len(recorded)} values"))
+    found.facts.append(("packages", f"{len(pins)} as recorded"))
+
+
+def check_package(name: str, version: str, found: Agreement) -> None:
+    from packaging.requirements import Requirement
+
+    requirement = Requirement(f"{name}=={version}" if version else name)
+    if requirement.marker and not requirement.marker.evaluate():
+        return
+    try:
+        installed = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        installed = "none"
+    if not requirement.specifier.contains(installed.partition("+")[0], prereleases=True):
+        found.wrong(f"package {requirement.name}", f"{installed} is installed, {version} made the outputs")
+
+
+def check_ledgers(found: Agreement) -> None:
+    """rows_in = rows_out + dropped, row by row, at every stage whose tables are here."""
+    before: set[str] | None = None
+    for stage in ("pool", *JUDGED):
+        path = Path(f"data/{stage}/rows.parquet")
+        rows = set(pl.read_parquet(path, columns=["row_id"])["row_id"]) if path.is_file() else None
+        if before is not None and rows is not None and stage != "pool":
+            ledger = pl.read_parquet(f"data/{stage}/ledger.parquet")
+            dropped = set(ledger.filter(action="drop")["row_id"])
+            for row in sorted(before - rows - dropped)[:3]:
+                found.wrong(f"data/{stage}/ledger.parquet", f"row {row} is gone without a line")
+            for row in sorted(rows - before)[:3] + sorted(dropped & rows)[:3]:
+                found.wrong(f"data/{stage}", f"row {row} stands where it should not")
+        before = rows
+    mixed = {row for kind in ("sft", "preference", "unpaired") if (table := Path(f"data/mix/{kind}.parquet")).is_file()
+             for row in pl.read_parquet(table, columns=["row_id", "split"]).filter(split="train")["row_id"]}  # fmt: skip
+    for model in ("sft", "align"):
+        consumed = Path(f"models/{model}/consumed.parquet")
+        if consumed.is_file() and mixed:
+            strange = sorted(set(pl.read_parquet(consumed)["row_id"]) - mixed)
+            if strange:
+                found.wrong(str(consumed), f"row {strange[0]} was trained on, but is not in the training mixture")
+    found.facts.append(("ledgers", "rows balance at dedup, scrub and decontaminate; what was trained on was mixed"))
+
+
+def check_models(found: Agreement) -> None:
+    """Each adapter's parent is the one here, and each digest in metrics/ is that of the weights."""
+    from stages.common.models import chain_of, model_digest
+
+    models = [path for path in sorted(Path("models").glob("*")) if path.is_dir()]
+    for path in models:
+        try:
+            chain_of(path)
+        except InputError as error:
+            found.faults.append(str(error))
+    for name, folder in (("base", "base"), ("quantize", "quantized")):
+        file = Path(f"metrics/{name}.json")
+        if file.is_file() and (digest := json.loads(file.read_text()).get("digest")):
+            if Path("models", folder).is_dir() and model_digest(Path("models", folder)) != digest:
+                found.wrong(str(file), f"its digest is not that of models/{folder}; a card of it would be untrue")
+    found.facts.append(("models", ", ".join(path.name for path in models)))
+
+
+def check_card(found: Agreement) -> None:
+    """The card, rendered again from metrics, ledgers and parameters, is the card that is here."""
+    from stages.card import PAGES, render
+
+    try:
+        pages = render()
+    except (InputError, KeyError, OSError) as error:
+        found.wrong("reports", f"the card cannot be rendered from what is here ({error})")
+        return
+    for name in PAGES:
+        if not Path(name).is_file():
+            found.wrong(name, "is not here; run `dvc repro card`")
+        elif Path(name).read_text(encoding="utf-8") != pages[name]:
+            found.wrong(name, f"does not say what metrics and parameters say ({first_difference(name, pages[name])})")
+    found.facts.append(("card", "rendered again: the same"))
+
+
+def first_difference(name: str, page: str) -> str:
+    lines = Path(name).read_text(encoding="utf-8").splitlines()
+    for number, (here, there) in enumerate(zip(lines, page.splitlines(), strict=False), 1):
+        if here != there:
+            return f"first in line {number}"
+    return f"{len(lines)} lines, {len(page.splitlines())} expected"
+
+
+def check_git(found: Agreement) -> None:
+    """Whether the commit holds all that was verified: told, no fault."""
+    listed = [
+        "git",
+        "status",
+        "--porcelain",
+        "--",
+        "dvc.lock",
+        "dvc.yaml",
+        "params.yaml",
+        "stages",
+        "metrics",
+        "reports",
+    ]
+    done = subprocess.run(listed, capture_output=True, text=True, check=False)
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    count = len(done.stdout.splitlines())
+    state = "everything is in it" if not count else f"{count} files of the workspace are not in it"
+    found.facts.append(("commit", f"{head.stdout.strip() or 'none'}; {state}"))
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    path = Snapshot(None).find("dvc.lock")
+    if path is None:
+        raise InputError("dvc.lock: is not here; nothing has run. Next: make repro")
+    lock: Lock = read_yaml(path)["stages"]
+    found = Agreement()
+    check_edges(lock, found)
+    check_files(lock, found)
+    check_params(lock, found)
+    check_ledgers(found)
+    check_models(found)
+    check_card(found)
+    check_git(found)
+    print(table(found.facts))
+    if found.faults:
+        raise InputError("\n".join(found.faults))
+    print("All of it agrees.")
