@@ -90,12 +90,13 @@ def build_parser() -> Parser:
     diff.add_argument("after", nargs="?", help="another one (default: the workspace)")
     diff.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
     diff.add_argument("--output", metavar="FILE", help="write .json (the comparison) or .parquet (the changed rows)")
-    commands.add_parser(
+    verify = commands.add_parser(
         "verify",
         help="dvc.lock, files, packages, ledgers, models and the card agree; for CI",
         description="Hash every input and output anew, compare parameters, packages, ledgers and models with what "
         "dvc.lock recorded, and render the card once more. Exit code 1 where something does not agree.",
     )
+    verify.add_argument("--rerun", metavar="STAGE", help="run a stage again in a clean copy; writes a certificate")
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser

@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from pedigree.causes import Lock, flatten, maker_of, makers
+from pedigree.causes import Lock, flatten, maker_of, makers, packages
 from pedigree.layout import show_value, table
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
@@ -121,9 +121,7 @@ def check_params(lock: Lock, found: Agreement) -> None:
     for stage in lock.values():
         for file, block in stage.get("params", {}).items():
             if file == "pyproject.toml":
-                pins |= {
-                    name: version for lines in block.values() for name, _, version in (x.partition("==") for x in lines)
-                }
+                pins |= packages(block)
             else:
                 recorded |= dict(flatten(block))
     for key, value in sorted(recorded.items()):
@@ -164,8 +162,14 @@ def check_ledgers(found: Agreement) -> None:
             for row in sorted(rows - before)[:3] + sorted(dropped & rows)[:3]:
                 found.wrong(f"data/{stage}", f"row {row} stands where it should not")
         before = rows
-    mixed = {row for kind in ("sft", "preference", "unpaired") if (table := Path(f"data/mix/{kind}.parquet")).is_file()
-             for row in pl.read_parquet(table, columns=["row_id", "split"]).filter(split="train")["row_id"]}  # fmt: skip
+    tables = [
+        path for kind in ("sft", "preference", "unpaired") if (path := Path(f"data/mix/{kind}.parquet")).is_file()
+    ]
+    mixed = {
+        row
+        for path in tables
+        for row in pl.read_parquet(path, columns=["row_id", "split"]).filter(split="train")["row_id"]
+    }
     for model in ("sft", "align"):
         consumed = Path(f"models/{model}/consumed.parquet")
         if consumed.is_file() and mixed:
@@ -187,9 +191,11 @@ def check_models(found: Agreement) -> None:
             found.faults.append(str(error))
     for name, folder in (("base", "base"), ("quantize", "quantized")):
         file = Path(f"metrics/{name}.json")
-        if file.is_file() and (digest := json.loads(file.read_text()).get("digest")):
-            if Path("models", folder).is_dir() and model_digest(Path("models", folder)) != digest:
-                found.wrong(str(file), f"its digest is not that of models/{folder}; a card of it would be untrue")
+        if not file.is_file() or not Path("models", folder).is_dir():
+            continue
+        digest = json.loads(file.read_text()).get("digest")
+        if digest and model_digest(Path("models", folder)) != digest:
+            found.wrong(str(file), f"its digest is not that of models/{folder}; a card of it would be untrue")
     found.facts.append(("models", ", ".join(path.name for path in models)))
 
 
@@ -239,11 +245,28 @@ def check_git(found: Agreement) -> None:
     found.facts.append(("commit", f"{head.stdout.strip() or 'none'}; {state}"))
 
 
+def certify(stage: str, lock: Lock) -> None:
+    """Run a stage again and write how near it came. Raises InputError where an output is outside its tolerance."""
+    from pedigree.certificate import rerun, write_certificate
+
+    if stage not in lock:
+        raise InputError(f"--rerun {stage}: dvc.lock has no such stage; it has {', '.join(lock)}")
+    near = rerun(stage, lock)
+    path = write_certificate(stage, lock, near)
+    print(table([[each.path, each.verdict, f"{each.largest:.2g}" if 0 < each.largest < 1e9 else ""] for each in near]))
+    print(f"certificate: {path}")
+    if far := [each.path for each in near if each.verdict not in ("equal", "within tolerance")]:
+        raise InputError("\n".join(f"{name}: came out different when {stage} ran again" for name in far))
+
+
 def verify(arguments: argparse.Namespace) -> None:
     path = Snapshot(None).find("dvc.lock")
     if path is None:
         raise InputError("dvc.lock: is not here; nothing has run. Next: make repro")
     lock: Lock = read_yaml(path)["stages"]
+    if arguments.rerun:
+        certify(arguments.rerun, lock)
+        return
     found = Agreement()
     check_edges(lock, found)
     check_files(lock, found)
