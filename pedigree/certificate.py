@@ -5,6 +5,7 @@ processor with the same number of threads; elsewhere the order of additions diff
 """
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -155,9 +156,11 @@ def write_certificate(stage: str, lock: Lock, found: list[Nearness]) -> Path:
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
         "tolerances": {"data": 0, "weights_rms_share": WEIGHTS, "numbers_relative": NUMBERS},
-        "outputs": {near.path: {"verdict": near.verdict, "largest": near.largest if near.largest < float("inf") else None}
-                    for near in found},
-    }  # fmt: skip
+        "outputs": {
+            each.path: {"verdict": each.verdict, "largest": each.largest if math.isfinite(each.largest) else None}
+            for each in found
+        },
+    }
     path = FOLDER / f"{stage.replace('@', '_')}.json"
     write_json(path, certificate)
     return path

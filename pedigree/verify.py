@@ -1,7 +1,7 @@
 """pedigree verify: the repository, dvc.lock, the outputs and the card agree; exit code 1 where something does not.
 
-Each file that dvc.lock names is hashed anew, byte by byte, whatever its time stamp says, so that a flipped bit is found;
-a folder is compared with DVC's own list of it, so that the file is named. Then the graph (what a stage read is what the
+Each file that dvc.lock names is hashed anew, whatever its time stamp says, so that a flipped bit is found; a folder is
+compared with DVC's own list of it, so that the file is named. Then the graph (what a stage read is what the
 stage before it wrote), parameters and packages, the ledgers' balance, the chain of models, and the card, which is
 rendered once more and must come out the same to the byte.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ class Agreement:
         self.faults.append(f"{where}: {what}")
 
 
-@cache
 def digest_file(path: Path) -> str:
     """md5, as DVC takes it."""
     with path.open("rb") as file:

@@ -19,7 +19,7 @@ from pydantic import Field
 from stages.common.stage import run, say  # isort: skip
 from stages.common.chat import encode, render
 from stages.common.errors import InputError
-from stages.common.files import read_json, write_json
+from stages.common.files import read_json, write_json, write_table
 from stages.common.models import chain_of, load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Pipeline, PositiveInt, Seed, load
 
@@ -118,12 +118,12 @@ def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], 
         )
 
 
-def mixture_rows(tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
-    """Token ids of training rows, drawn with the seed."""
+def mixture_rows(tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> tuple[list[str], list[list[int]]]:
+    """row_id and token ids of training rows, drawn with the seed."""
     rows = pl.read_parquet(DATA).filter(split="train").sort("position")
     rows = rows.sample(min(params.calibration_rows, rows.height), seed=params.seed, shuffle=True)
     encoded = (encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True))
-    return [item.input_ids[: params.calibration_length_tokens] for item in encoded]
+    return rows["row_id"].to_list(), [item.input_ids[: params.calibration_length_tokens] for item in encoded]
 
 
 def generated_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
@@ -145,6 +145,12 @@ def generated_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
             )
         texts += [[token for token in line if token != tokenizer.pad_token_id] for line in written.tolist()]
     return texts
+
+
+def consumed_table(row_ids: list[str]) -> pl.DataFrame:
+    """row_id, epoch, step of the calibration rows, as training writes them: one pass, one row a step."""
+    steps = pl.int_range(len(row_ids), eager=True)
+    return pl.DataFrame({"row_id": pl.Series(row_ids, dtype=pl.String), "epoch": steps * 0, "step": steps})
 
 
 def stored_precision(folder: Path) -> Literal["bfloat16", "float32"]:
@@ -172,11 +178,12 @@ def main() -> None:
     model = load_model(parent, "auto" if stored == "bfloat16" else stored)  # what the hardware computes in
     check_group_size(model, params.group_size)
     generated = params.calibration == "generated"
-    texts = generated_rows(model, tokenizer, params) if generated else mixture_rows(tokenizer, params)
+    row_ids, texts = ([], generated_rows(model, tokenizer, params)) if generated else mixture_rows(tokenizer, params)
     calibration = [{"input_ids": text, "attention_mask": [1] * len(text)} for text in texts]
     model = quantize_model(model, calibration, params).to(getattr(torch, stored))
     model.save_pretrained(OUTPUT, save_compressed=True)
     tokenizer.save_pretrained(OUTPUT)
+    write_table(OUTPUT / "consumed.parquet", consumed_table(row_ids))
     before, after = weight_bytes(chain_of(parent)[0]), weight_bytes(OUTPUT)
     write_json(
         "metrics/quantize.json",

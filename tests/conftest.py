@@ -1,11 +1,26 @@
-"""What several test files need: a toy model with a tokenizer of bytes, and rows."""
+"""What several test files need: a finished run, a toy model with a tokenizer of bytes, and rows."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+from tiny import DVC, call, copy_project
 
 from stages.common.rows import ROW_SCHEMA, message
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone in which the whole graph has run, committed; a test that changes it must change it back."""
+    folder = tmp_path_factory.mktemp("tiny")
+    copy_project(folder)
+    call(folder, *DVC, "repro")
+    call(folder, "git", "add", "-A")
+    call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "results")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,297 @@
+"""trace, diff and verify on a finished run: what they say is recomputed here from raw files and tables."""
+
+import csv
+import gzip
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+from tiny import DVC, call
+
+from pedigree.cli import main
+from pedigree.journey import follow
+from pedigree.snapshot import Snapshot
+
+PEDIGREE = [DVC[0], "-m", "pedigree"]
+COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qam")
+
+
+@pytest.fixture
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    return project
+
+
+@pytest.fixture
+def restored(inside: Path) -> Iterator[Path]:
+    """The project, which is brought back to its last commit in the end."""
+    head = call(inside, "git", "rev-parse", "HEAD").strip()
+    yield inside
+    call(inside, "git", "reset", "-q", "--hard", head)
+    call(inside, *DVC, "checkout", "--force")
+
+
+def tell(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    main(arguments)
+    return capsys.readouterr().out
+
+
+def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+def trace_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in tell(capsys, "trace", *arguments, "--json").splitlines()]
+
+
+def read_raw(path: str) -> list[Any]:
+    """The records of a raw file, read without any code of the pipeline; None for a line that is no record."""
+    file = Path(path)
+    if file.suffix == ".json":
+        return json.loads(file.read_text())
+    if file.suffix in (".csv", ".tsv"):
+        with file.open(newline="") as lines:
+            return list(csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ","))
+    if file.suffix == ".parquet":
+        return pl.read_parquet(file).rows(named=True)
+    records = []
+    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
+    for line in text.split("\n"):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            records.append(None)
+    return records
+
+
+def texts_within(value: Any) -> str:
+    """All texts of a raw record, whatever its format, without white space."""
+    if isinstance(value, dict):
+        return "".join(texts_within(item) for item in value.values())
+    if isinstance(value, list):
+        return "".join(texts_within(item) for item in value)
+    return "".join(str(value).split()) if isinstance(value, str) else ""
+
+
+def test_two_hundred_random_rows_are_where_trace_says(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The raw record holds the row's words; each stage's table and each model's steps hold the row or they do not."""
+    pool = pl.read_parquet("data/pool/rows.parquet")
+    drawn = random.Random(5).sample(pool["row_id"].to_list(), 200)
+    told = {journey["row_id"]: journey for journey in trace_json(capsys, *drawn)}
+    assert list(told) == drawn
+    tables = {stage: set(pl.read_parquet(f"data/{stage}/rows.parquet")["row_id"]) for stage in
+              ("dedup", "scrub", "decontaminate")}  # fmt: skip
+    mixed = pl.concat([pl.read_parquet(f"data/mix/{kind}.parquet").select("row_id", "split", "position")
+                       for kind in ("sft", "preference")])  # fmt: skip
+    consumed = {model: pl.read_parquet(f"models/{model}/consumed.parquet") for model in ("sft", "align", "quantized")}
+    raw: dict[str, list[Any]] = {}
+    for row in pool.filter(pl.col("row_id").is_in(drawn)).rows(named=True):
+        journey = told[row["row_id"]]
+        records = raw.setdefault(journey["file"], read_raw(journey["file"]))
+        if row["branch"] is None:  # a path of an OASST tree has its messages in several records
+            first = next(message["content"] for message in row["messages"] if message["role"] == "user")
+            assert "".join(first.split()) in texts_within(records[journey["record"]]), journey
+        events = {event["stage"]: event for event in journey["events"]}
+        alive = True
+        for stage, ids in tables.items():
+            assert (events.get(stage, {}).get("event") in ("kept", "changed")) == (alive and row["row_id"] in ids)
+            alive = row["row_id"] in ids
+        taken = mixed.filter(row_id=row["row_id"])
+        assert (events.get("mix", {}).get("event") in ("train", "heldout")) == (taken.height > 0)
+        if taken.height:
+            assert events["mix"]["event"] == taken["split"][0]
+        parts = set()
+        for model, table in consumed.items():
+            steps = table.filter(row_id=row["row_id"])["step"]
+            assert (model in events) == (len(steps) > 0)
+            if len(steps):
+                parts.add(model)
+                assert (events[model]["times"], events[model]["first_step"]) == (len(steps), steps.min())
+        chains = {"sft": {"sft"}, "align": {"sft", "align"}, "quantized": {"sft", "align", "quantized"}}
+        assert set(journey["models"]) == {model for model, chain in chains.items() if chain & parts}
+
+
+def test_a_dropped_duplicate_names_the_row_that_stands_for_it(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = pl.read_parquet("data/dedup/ledger.parquet").filter(reason="near_duplicate")
+    dropped, survivor = ledger.select("row_id", "other_id").row(0)
+    text = tell(capsys, "trace", dropped)
+    assert f"dropped: near_duplicate of {survivor}" in text
+    assert "carried by  no model" in text
+    assert f"stands for 1 more: {dropped}" in tell(capsys, "trace", survivor)
+
+
+def test_rows_by_record_text_subject_and_model(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = pl.read_parquet("data/pool/rows.parquet")
+    row = pool.filter(source="patient_questions").row(7, named=True)
+    by_record = trace_json(capsys, "--source", "patient_questions", "--record", str(row["record"]))
+    assert [journey["row_id"] for journey in by_record] == [row["row_id"]]
+    asked = row["messages"][0]["content"]
+    assert row["row_id"] in [journey["row_id"] for journey in trace_json(capsys, "--text", asked.upper())]
+    near = trace_json(capsys, "--text", asked + " And a word or two beside it.", "--near", "0.5")
+    assert row["row_id"] in [journey["row_id"] for journey in near]
+    with open("data/raw/sources/patient_questions.csv", newline="") as lines:
+        patient = list(csv.DictReader(lines))[row["record"]]["patient_id"]
+    of_person = {journey["row_id"] for journey in trace_json(capsys, "--subject", patient)}
+    assert of_person == set(pool.filter(subject=row["subject"])["row_id"])
+    everything = {journey["row_id"] for journey in trace_json(capsys, "--model", "align")}
+    trained = [set(pl.read_parquet(f"models/{model}/consumed.parquet")["row_id"]) for model in ("sft", "align")]
+    assert everything == trained[0] | trained[1]
+    assert "rows are in a model" in tell(capsys, "trace", "--model", "sft")
+
+
+def test_journeys_as_parquet_and_lines(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tell(capsys, "trace", "--source", "community", "--output", str(tmp_path / "rows.parquet"))
+    table = pl.read_parquet(tmp_path / "rows.parquet")
+    assert table["row_id"].n_unique() == pl.read_parquet("data/pool/rows.parquet").filter(source="community").height
+    tell(capsys, "trace", "--source", "community", "--output", str(tmp_path / "rows.jsonl"))
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert {line["row_id"] for line in lines} == set(table["row_id"])
+
+
+def test_what_trace_cannot_find_is_said(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = pl.read_parquet("data/pool/refused.parquet").row(0, named=True)
+    where = ("--source", refused["source"], "--record", str(refused["record"]))
+    assert f"refused by pool: {refused['reason']}" in complain(capsys, "trace", *where)
+    assert "no row of the workspace has this id" in complain(capsys, "trace", "0123456789abcdef")
+    assert "is no row_id" in complain(capsys, "trace", "xyz")
+    assert "no row of this subject" in complain(capsys, "trace", "--subject", "nobody at all")
+    assert "git knows no such revision" in complain(capsys, "trace", "--rev", "nowhere", "ab")
+    assert "name rows" in complain(capsys, "trace")
+    assert "--near" in complain(capsys, "trace", "--text", "x", "--near", "2")
+
+
+def test_a_revision_is_read_out_of_the_cache(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = pl.read_parquet("data/pool/rows.parquet")["row_id"][3]
+    before = trace_json(capsys, row)
+    shutil.rmtree("data/pool")
+    shutil.rmtree("models/sft")
+    assert trace_json(capsys, row, "--rev", "HEAD") == before
+
+
+def test_one_changed_record_is_the_difference_that_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/raw/sources/clinic_faq.json")
+    records = json.loads(path.read_text())
+    old = pl.read_parquet("data/pool/rows.parquet").filter(source="clinic_faq", record=5)["row_id"].item()
+    records[5]["output"] += " Please bring a card."
+    records.insert(2, {"instruction": "May I bring my parrot?", "input": "", "output": "Birds stay at home."})
+    path.write_text(json.dumps(records))
+    call(restored, *DVC, "repro", "pool")
+    report = json.loads(tell(capsys, "diff", "HEAD", "--json"))
+    (counts,) = [line for line in report["rows"] if line["source"] == "clinic_faq"]
+    assert (counts["added"], counts["removed"], counts["changed"]) == (1, 0, 1)
+    assert all(line["added"] == line["removed"] == line["changed"] == 0 for line in report["rows"] if line != counts)
+    examples = {line["change"]: line for line in report["examples"]}
+    assert examples["changed"]["former_id"] == old
+    assert (examples["changed"]["record"], examples["added"]["record"]) == (6, 2)
+    assert {cause["name"] for cause in report["causes"]["eval@sft"]} == {"data/raw/sources"}
+
+
+def test_a_changed_parameter_is_the_only_difference(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = YAML()
+    values = parameters.load(Path("params.yaml").read_text())
+    values["dpo"]["beta"] = 0.3
+    parameters.dump(values, Path("params.yaml"))
+    call(restored, *DVC, "repro", "align")
+    text = tell(capsys, "diff", "HEAD")
+    assert "dpo.beta" in text
+    assert "the only difference before align, quantized" in text
+    assert "the same on every item" in text
+
+
+def test_versions_with_different_keys_are_compared_by_content(
+    restored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    secret = "a key that is long enough"
+    monkeypatch.setenv("PEDIGREE_KEY", secret)
+    fingerprint = hashlib.sha256(secret.encode()).hexdigest()[:12]
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("subject_key: public", f'subject_key: "{fingerprint}"'))
+    call(restored, *DVC, "repro", "pool")
+    report = json.loads(tell(capsys, "diff", "HEAD", "--json"))
+    assert all(line["added"] == line["removed"] == line["changed"] == 0 for line in report["rows"])
+
+
+def test_a_finished_run_agrees_with_itself(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "All of it agrees" in tell(capsys, "verify")
+
+
+def replace_byte(path: Path) -> None:
+    """Another content of the same size and time, in a file of its own (DVC may have linked it to its cache)."""
+    content, stat = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    import os
+
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_flipped_byte_of_a_model_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace_byte(Path("models/sft/adapter_model.safetensors"))
+    assert "models/sft/adapter_model.safetensors: has changed since dvc.lock" in complain(capsys, "verify")
+
+
+def test_an_edited_metric_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("metrics/eval/sft.json")
+    measured = json.loads(path.read_text())
+    measured["clinic"]["acc"] += 0.1
+    path.write_text(json.dumps(measured, indent=1))
+    said = complain(capsys, "verify")
+    assert "metrics/eval/sft.json: is not what dvc.lock recorded" in said
+    assert "reports/card.html: does not say what metrics and parameters say" in said
+
+
+def test_a_lost_line_of_a_ledger_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/decontaminate/ledger.parquet")
+    ledger = pl.read_parquet(path)
+    path.unlink()
+    ledger[1:].write_parquet(path)
+    said = complain(capsys, "verify")
+    assert f"row {ledger['row_id'][0]} is gone without a line" in said
+    assert "data/decontaminate/ledger.parquet: has changed since dvc.lock" in said
+
+
+def test_another_package_is_named(
+    restored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    true = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.1" if name == "polars" else true(name))
+    assert "package polars: 0.1 is installed" in complain(capsys, "verify")
+
+
+def test_a_card_of_another_run_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("reports/card.md")
+    path.write_text(path.read_text().replace("clinic", "bank", 1))
+    assert "reports/card.md: does not say what metrics and parameters say (first in line" in complain(capsys, "verify")
+
+
+def test_a_rerun_is_certified(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = tell(capsys, "verify", "--rerun", "dedup")
+    assert "certificate: reports/certificates/dedup.json" in said
+    outputs = json.loads(Path("reports/certificates/dedup.json").read_text())["outputs"]
+    assert {output["verdict"] for output in outputs.values()} == {"equal"}
+    assert "data/dedup/rows.parquet" in outputs
+    assert "dvc.lock has no such stage" in complain(capsys, "verify", "--rerun", "nothing")
+
+
+def test_following_many_rows_is_following_each(inside: Path) -> None:
+    snapshot = Snapshot(None)
+    ids = pl.read_parquet("data/pool/rows.parquet")["row_id"].head(40)
+    whole = follow(snapshot, ids)
+    parts = pl.concat([follow(snapshot, ids.slice(place, 1)) for place in range(40)])
+    assert whole.equals(parts)
