@@ -7,6 +7,7 @@ that `pedigree --help` answers at once.
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,13 +72,7 @@ def build_parser() -> Parser:
         description="Follow rows through every stage: where they come from, what was changed, why they were dropped, "
         "which optimiser steps saw them, which models carry them. No text of a row is printed.",
     )
-    trace.add_argument("row_ids", nargs="*", metavar="ROW_ID", help="the id of a row, or its beginning")
-    trace.add_argument("--source", help="rows of a source")
-    trace.add_argument("--file", help="rows of a raw file, named as in the tables")
-    trace.add_argument("--record", type=int, help="of that source or file: the record's number, from 0")
-    trace.add_argument("--text", help="rows that hold a text; - reads it from standard input")
-    trace.add_argument("--near", type=float, default=1.0, help="with --text: this share of its word 3-grams suffices")
-    trace.add_argument("--subject", help="rows of a person, by the value in the raw column; - reads standard input")
+    add_selection(trace)
     trace.add_argument("--model", choices=("base", "sft", "align", "quantized"), help="rows that trained a model")
     trace.add_argument("--rev", help="as a git revision recorded it, instead of the workspace")
     trace.add_argument("--json", action="store_true", help="one JSON object a row")
@@ -90,6 +85,18 @@ def build_parser() -> Parser:
     diff.add_argument("after", nargs="?", help="another one (default: the workspace)")
     diff.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
     diff.add_argument("--output", metavar="FILE", help="write .json (the comparison) or .parquet (the changed rows)")
+    forget = commands.add_parser(
+        "forget",
+        help="a request for deletion: what it reaches, the exclusion list, the proof of absence",
+        description="List the rows, duplicates and models that a request for deletion reaches; with --write put them "
+        "onto data/raw/exclusions.jsonl, which pool honours; after `dvc repro` --prove writes the report.",
+    )
+    add_selection(forget)
+    forget.add_argument("--request", required=True, type=request_name, help="the name of the request, such as 2026-014")
+    forget.add_argument("--keep-duplicates", action="store_true", help="leave duplicates that are other records")
+    forget.add_argument("--write", action="store_true", help="put the rows onto the exclusion list")
+    forget.add_argument("--prove", action="store_true", help="show that the rows are gone, and what remains")
+    forget.add_argument("--purge", action="store_true", help="with --prove: delete what earlier runs left on this disk")
     verify = commands.add_parser(
         "verify",
         help="dvc.lock, files, packages, ledgers, models and the card agree; for CI",
@@ -100,6 +107,24 @@ def build_parser() -> Parser:
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The ways to name rows."""
+    parser.add_argument("row_ids", nargs="*", metavar="ROW_ID", help="the id of a row, or its beginning")
+    parser.add_argument("--source", help="rows of a source")
+    parser.add_argument("--file", help="rows of a raw file, named as in the tables")
+    parser.add_argument("--record", type=int, help="of that source or file: the record's number, from 0")
+    parser.add_argument("--text", help="rows that hold a text; - reads it from standard input")
+    parser.add_argument("--near", type=float, default=1.0, help="with --text: this share of its word 3-grams suffices")
+    parser.add_argument("--subject", help="rows of a person, by the value in the raw column; - reads standard input")
+
+
+def request_name(text: str) -> str:
+    """A name that may be part of a file's."""
+    if not re.fullmatch(r"[\w.-]{1,64}", text):
+        raise argparse.ArgumentTypeError("letters, digits, - _ and . only")
+    return text
 
 
 def enter_root() -> None:

@@ -39,7 +39,7 @@ def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFra
     """ORIGIN of the rows that the arguments name. Raises InputError where they name none."""
     if arguments.row_ids:
         return by_id(snapshot, arguments.row_ids)
-    if arguments.model:
+    if getattr(arguments, "model", None):
         ids = rows_of_model(snapshot, arguments.model)
         return ids.to_frame().join(find_origins(snapshot, pl.col("row_id").is_in(ids.implode())), "row_id", "left")
     if arguments.text is not None:
