@@ -1,8 +1,8 @@
 """Whether rows are gone: from the tables and models of the workspace, and what beside it still holds them.
 
 `prove` writes reports/forget_<request>.{md,json}. Absence is read off the tables themselves. The likelihood of the
-rows' text under the models before and after is evidence of another kind: a model that never saw a text may still find it
-likely, so the figures stand beside those of held-out rows, which neither model saw.
+rows' text under the models before and after is evidence of another kind: a model that never saw a text may still find
+it likely, so the figures stand beside those of held-out rows, which neither model saw.
 """
 
 import shutil
@@ -194,8 +194,8 @@ def render(report: dict[str, Any]) -> str:
     lines = [
         f"# Request {report['request']}",
         "",
-        f"On the exclusion list: {counts}. None of these rows stands in any of the {report['tables_searched']} tables of "
-        "this version, nor in what training consumed; pool's ledger names them as excluded.",
+        f"On the exclusion list: {counts}. None of these rows stands in any of the {report['tables_searched']} tables "
+        "of this version, nor in what training consumed; pool's ledger names them as excluded.",
         "",
     ]
     if report["no_longer_in_raw_files"]:
@@ -209,15 +209,14 @@ def render(report: dict[str, Any]) -> str:
         for group in ("forgotten", "heldout"):
             values = [report["likelihood"][when][group] for when in ("before", "after")]
             lines.append(f"| {group} | {values[0]:.3f} | {values[1]:.3f} |")
-        lines += ["", "Evidence, not proof: what the two kinds of rows differ by after is what the model cannot have from "
-                  "the rows themselves.", ""]  # fmt: skip
+        lines += ["", "Evidence, not proof: what is still likely after, the model has from other rows.", ""]
     lines += ["## What remains", ""]
     lines += [f"- deleted: {what}" for what in report["purged"]]
     old = [copy for copy in report["cache"] if not copy["in_use"]]
     if report["cache"]:
         size = show_bytes(sum(copy["bytes"] for copy in report["cache"]))
-        lines.append(f"- DVC's cache: {len(report['cache'])} objects hold rows of the request ({size}), {len(old)} of them unused by "
-                     "this version; --purge deletes those")  # fmt: skip
+        held = f"{len(report['cache'])} objects hold rows of the request ({size}), {len(old)} of them unused by this version"
+        lines.append(f"- DVC's cache: {held}; --purge deletes those")
     for name, commits in report["raw_files_in_git"].items():
         lines.append(
             f"- {name}: git holds it in {commits} commits; only rewriting history (git filter-repo) takes it out"

@@ -108,9 +108,7 @@ def forget(arguments: argparse.Namespace) -> None:
             "so that the proof can tell before from after"
         )
     count = append(make_entries(arguments, rows, key, since), key)
-    print(
-        f"\n{count} lines are new on {FILE}. Next: dvc repro, then pedigree forget --request {arguments.request} --prove"
-    )
+    print(f"\n{count} lines are new on {FILE}. Next: dvc repro, pedigree forget --request {arguments.request} --prove")
 
 
 def entries_of(request: str, params: dict[str, Any]) -> list[Exclusion]:

@@ -21,7 +21,7 @@ BATCH_ROWS = 8
 
 @contextmanager
 def lay_out(snapshot: Snapshot, models: tuple[str, ...]) -> Iterator[Path]:
-    """A folder with models/<name> of a version, as links to DVC's cache. Raises InputError where one is out of reach."""
+    """A folder with models/<name> of a version, as links to DVC's cache. Raises InputError where one is not to be had."""
     with tempfile.TemporaryDirectory(prefix="models-", dir=".pedigree") as place:
         for model in models:
             folder = Path(place) / "models" / model
@@ -48,7 +48,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def score_rows(snapshot: Snapshot, groups: Mapping[str, pl.DataFrame]) -> dict[str, float]:
-    """Mean negative log-likelihood of a supervised token under models/sft of a version, of each group of rows, in nats."""
+    """Mean negative log-likelihood of a supervised token under models/sft of a version, by group of rows, in nats."""
     from types import SimpleNamespace
 
     from stages.common.models import load_model, load_tokenizer

@@ -60,6 +60,7 @@ def mark_excluded(rows: pl.DataFrame, exclusions: Iterable[Exclusion]) -> pl.Ser
     for kind, column in COLUMNS.items():
         named = {entry.value: entry.request for entry in reversed(entries) if entry.kind == kind}
         if named:
-            found = rows[column].replace_strict(list(named), list(named.values()), default=None, return_dtype=pl.String)
+            requests_of = pl.Series(list(named.values()), dtype=pl.String)
+            found = rows[column].replace_strict(list(named), requests_of, default=None, return_dtype=pl.String)
             requests = rows.select(pl.coalesce(requests, found))[:, 0]
     return requests.alias("request")
