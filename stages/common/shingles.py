@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from stages.common.rows import normalise
+from stages.common.rows import SET_APART, normalise
 
 UNSPACED = (
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&\w]"
@@ -99,14 +99,17 @@ def normalise_texts(texts: pl.Series) -> pl.Series:
 
 def replace_others(texts: pl.Series, plain: pl.Series, others: list[str]) -> pl.Series:
     """`plain`, with `others` in the places of the texts that hold more than ASCII."""
-    return plain.scatter(is_other(texts).arg_true(), others) if others else plain
+    return plain.clone().scatter(is_other(texts).arg_true(), others) if others else plain  # scatter works in place
 
 
 def space_tokens(texts: pl.Series) -> pl.Series:
     """Texts whose tokens are runs of WORD_TABLE: ASCII as it is, others in NFKC and lower case, spaces put in."""
-    folded = [unicodedata.normalize("NFKC", text).lower() for text in texts.filter(is_other(texts))]
-    if not folded:
+    apart = texts.filter(is_other(texts))
+    if apart.is_empty():
         return texts
+    for pattern, sign in SET_APART:
+        apart = apart.str.replace_all(pattern, f"${{1}}{sign}$2")
+    folded = [unicodedata.normalize("NFKC", text).lower() for text in apart]
     others = (
         pl.Series(folded, dtype=pl.String)
         .str.replace_all(r"[。｡！？]", ". ")  # a sentence's end, as it is written in ASCII
@@ -216,12 +219,6 @@ def chain(parts: list[Ragged]) -> Ragged:
     return Ragged(np.concatenate(values), offsets_of(np.concatenate(counts)))
 
 
-def read_tokens(texts: pl.Series, title: str) -> Ragged:
-    """Token hashes of texts, normalised or not, with a progress bar named `title`."""
-    batches = batches_of(texts.str.len_bytes().to_numpy())
-    return chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), batches, title))
-
-
 def hash_tokens(tokens: pl.Series) -> Ragged:
     """Token hashes of texts that are lists of tokens already."""
     return tokenise(tokens.list.join(" "))
@@ -265,9 +262,3 @@ def distinct(texts: Positions, values: Numbers, n_texts: int) -> Ragged:
     keys = keys[first]
     offsets = np.searchsorted(keys, np.arange(n_texts, dtype=np.uint64) << np.uint64(GRAM_BITS))
     return Ragged(keys & np.uint64(2**GRAM_BITS - 1), np.append(offsets, len(keys)))
-
-
-def take_texts(ragged: Ragged, texts: Positions) -> Ragged:
-    """The values of the texts at these positions, in that order."""
-    counts = ragged.counts()[texts]
-    return Ragged(ragged.values[ranges(ragged.offsets[texts], counts)], offsets_of(counts))
