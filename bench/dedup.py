@@ -315,7 +315,7 @@ def boilerplate_appended(sentences: list[str], chance: random.Random) -> list[st
 @edit
 def function_words(sentences: list[str], chance: random.Random) -> list[str]:
     first, *rest = sentences
-    changed = [sentence.replace(" the ", " this ").replace(" is ", " was ") for sentence in rest[:2]]
+    changed = [sentence.replace(" the ", " this ").replace(" which ", " that ") for sentence in rest[:2]]
     return [first, *changed, *rest[2:]]
 
 

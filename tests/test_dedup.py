@@ -251,7 +251,7 @@ def test_clusters_and_metrics() -> None:
         "swapped_labels": 0,
         "clusters": 1,
         "largest_cluster": 3,
-        "alike": {"number": 0, "polarity": 0, "word": 0, "label": 0},
+        "alike": dict.fromkeys(["number", "sign", "polarity", "word", "tools", "roles", "label"], 0),
         "candidates": 1,
         "verified": 1,
         "full_buckets": 0,

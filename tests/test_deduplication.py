@@ -19,7 +19,8 @@ from stages.deduplication import buckets
 from stages.deduplication.buckets import BELOW, SAME, Verdicts, assign_buckets, choose_kept
 from stages.deduplication.first_differences import Known, find_first_differences, read_rows
 from stages.deduplication.params import Dedup
-from stages.deduplication.second_look import say_same, split_sentences
+from stages.deduplication.second_look import say_same
+from stages.deduplication.sentences import split_sentences
 from stages.deduplication.signatures import sign_sets
 from stages.deduplication.verification import jaccard, may_reach
 

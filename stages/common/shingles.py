@@ -102,8 +102,11 @@ def replace_others(texts: pl.Series, plain: pl.Series, others: list[str]) -> pl.
     return plain.clone().scatter(is_other(texts).arg_true(), others) if others else plain  # scatter works in place
 
 
-def space_tokens(texts: pl.Series) -> pl.Series:
-    """Texts whose tokens are runs of WORD_TABLE: ASCII as it is, others in NFKC and lower case, spaces put in."""
+def space_tokens(texts: pl.Series, signs: str = "") -> pl.Series:
+    """Texts whose tokens are runs of WORD_TABLE: ASCII as it is, others in NFKC and lower case, spaces put in.
+
+    signs: a class of characters beyond ASCII that are tokens too; none, if not given.
+    """
     apart = texts.filter(is_other(texts))
     if apart.is_empty():
         return texts
@@ -113,8 +116,8 @@ def space_tokens(texts: pl.Series) -> pl.Series:
     others = (
         pl.Series(folded, dtype=pl.String)
         .str.replace_all(r"[。｡！？]", ". ")  # a sentence's end, as it is written in ASCII
-        .str.replace_all(rf"({UNSPACED}\p{{M}}*)", " $1 ")
-        .str.replace_all(r"[^\w\s[:punct:]]|[\s--\p{ascii}]", " ")
+        .str.replace_all(rf"({UNSPACED}\p{{M}}*{'|' * bool(signs)}{signs})", " $1 ")
+        .str.replace_all(rf"[^\w\s[:punct:]{signs}]|[\s--\p{{ascii}}]", " ")
     )
     return replace_others(texts, texts, others.to_list())
 

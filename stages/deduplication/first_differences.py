@@ -4,7 +4,7 @@ Where two words stand there that both occur in other rows, within a sentence tha
 settled, at a few microseconds: on question lists made of templates that is nearly all of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +25,19 @@ from stages.common.shingles import (
     ranges,
     tokenise,
 )
-from stages.deduplication.words import CONTRACTED, COURTESIES, HARMLESS, POLARITY, SAME_MEANING, TOKEN
+from stages.deduplication.words import (
+    CLASSES,
+    CLOSINGS,
+    CONTRACTED,
+    COURTESIES,
+    ENDINGS,
+    HARMLESS,
+    POLARITY,
+    SAME_MEANING,
+)
 
-WHY = ("number", "polarity", "word", "label")
-NUMBER, TURN, WORD, LABEL = range(len(WHY))
+WHY = ("number", "sign", "polarity", "word", "tools", "roles", "label")
+NUMBER, SIGN, TURN, WORD, TOOLS, ROLES, LABEL = range(len(WHY))
 WINDOW, WINDOWS = 16, 8  # tokens that find_first_differences reads at a time, and how many times
 KNOWN_BITS = 24  # 16 MB for any corpus; of a million words 6 % look known without being so: such slips stay apart
 INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
@@ -59,13 +68,16 @@ class Known:
         return bool(self.find(tokenise(pl.Series([word])).values)[0])
 
 
-def hashes_of(words: Sequence[str]) -> Numbers:
+def hashes_of(words: Iterable[str]) -> Numbers:
     """The hashes of words, ascending."""
-    return np.sort(tokenise(pl.Series([" ".join(sorted(words))])).values)
+    return np.unique(tokenise(pl.Series([" ".join(words)])).values)
 
 
-UNCERTAIN = hashes_of([*HARMLESS, *COURTESIES, *CONTRACTED, "cannot", *TOKEN.findall(SAME_MEANING)])
-TURNING = hashes_of(sorted(POLARITY))
+# what may be there or not, stand for another one, or belong to a way of saying the same
+UNCERTAIN = hashes_of(
+    [*HARMLESS.union(*CLASSES), *COURTESIES, *CONTRACTED, *ENDINGS, "t", "cannot", SAME_MEANING, CLOSINGS]
+)
+TURNING = hashes_of(POLARITY)
 
 
 def among(values: Numbers, ascending: Numbers) -> npt.NDArray[np.bool_]:
