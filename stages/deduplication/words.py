@@ -14,14 +14,14 @@ def these(text: str) -> frozenset[str]:
 
 # What may be there or not: articles, the copula, relative words, fillers, courtesies.
 HARMLESS = these(
-    """a an the this that these those which who whom is are am be 's of also then so
+    """a an the our this that these those which who whom is are am be 's of also then so
     please hi hello hey dear thank thanks kindly 的 了 呢 吧 啊 呀 嘛"""
 )
 # What may stand for each other. Tenses differ (is and was a smoker), and so do prepositions (by and to 50 mg).
 CLASSES = [
     these(line)
     for line in """
-a an the this that these those
+a an the our this that these those
 that which who whom
 is are am be 's
 has have 's
