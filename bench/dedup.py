@@ -55,7 +55,10 @@ def keep(texts: pl.Series, params: Dedup) -> tuple[Near, pl.DataFrame]:
     lines = pl.concat(parts)
     del parts
     nothing = np.zeros(len(texts), np.int8)
-    rows = Rows(lambda at: table[at], lines["bytes"].to_numpy(), lines["grams"].to_numpy(), nothing > 0, nothing)
+    rows = Rows(
+        lambda at: table[at], lambda at: pl.DataFrame(), lines["bytes"].to_numpy(), lines["grams"].to_numpy(),
+        nothing > 0, nothing, nothing.astype(np.int64),
+    )  # fmt: skip
     buckets = assign_buckets(lines["keys"].to_numpy(), np.zeros(len(texts), np.uint64))
     return choose_kept(buckets, Comparison(rows, params)), lines
 

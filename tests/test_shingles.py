@@ -1,9 +1,11 @@
 """Tokens and n-grams: the tokeniser over bytes beside the plain one, word by word."""
 
 import unicodedata
+from threading import Barrier, current_thread
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from stages.common.shingles import (
     chain,
     distinct,
     hash_tokens,
+    limit_threads,
     map_in_threads,
     ngram_sets,
     normalise_texts,
@@ -86,6 +89,17 @@ def test_batches_change_nothing() -> None:
     apart = chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), batches))
     assert (together.values == apart.values).all()
     assert (together.offsets == apart.offsets).all()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_threads_are_as_many_as_asked_for(number: int) -> None:
+    together = Barrier(number)  # opens when so many threads wait, and no sooner
+    limit_threads(number)
+    try:
+        names = map_in_threads(lambda start, count: (together.wait(10), current_thread().name)[1], [(0, 1)] * 6)
+    finally:
+        limit_threads(None)
+    assert len(set(names)) == number
 
 
 def test_sets_of_more_texts_than_fit_one_sort() -> None:

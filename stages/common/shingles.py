@@ -205,12 +205,26 @@ def batches_of(sizes: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
         start = end
 
 
+_threads: int | None = None  # of this process; None: one per core
+
+
+def limit_threads(number: int | None) -> None:
+    """How many threads this process works in; None: one per core. It changes no result."""
+    global _threads
+    _threads = number
+
+
+def count_threads() -> int:
+    """How many threads this process works in."""
+    return _threads or os.cpu_count() or 1
+
+
 def map_in_threads(
     work: Callable[[int, int], Result], batches: Iterable[tuple[int, int]], title: str | None = None
 ) -> list[Result]:
     """work(first row, number of rows) of each batch, in the order of the rows, with a progress bar named `title`."""
     batches = list(batches)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         results = pool.map(work, *zip(*batches, strict=True)) if batches else iter(())
         return list(tqdm(results, desc=title, unit="batch", total=len(batches), disable=title is None))
 

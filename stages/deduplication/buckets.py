@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from stages.common.shingles import Numbers, Positions, mix, offsets_of, ranges
+from stages.common.shingles import Numbers, Positions, count_threads, mix, offsets_of, ranges
 
 BUCKET_LIMIT = 1000  # kept rows listed in a bucket
 PAIR_LIMIT = 2**21  # pairs of a block, counted in each bucket that they share: about 100 MB of arrays
@@ -70,7 +70,7 @@ def assign_buckets(keys: Numbers, groups: Numbers) -> Buckets:
         buckets[:, band] = np.where(shared, np.cumsum(shared) - 1, -1)[inverse]
         return int(shared.sum())
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(min(2, count_threads())) as pool:  # each sorts a copy of a band
         totals = list(pool.map(number_band, range(keys.shape[1])))
     for band, before in enumerate(offsets_of(np.array(totals, np.int64))[:-1]):
         buckets[:, band][buckets[:, band] >= 0] += np.int32(before)

@@ -39,6 +39,21 @@ def row_texts(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(texts_of(column) for column in CONVERSATIONS)
 
 
+def row_frames(rows: pl.DataFrame) -> pl.DataFrame:
+    """What stands around the texts: `tools`, the definitions, and `roles`, who speaks, message by message."""
+    spoken = [pl.col(column).list.eval(pl.element().struct.field("role")).list.join("\n") for column in CONVERSATIONS]
+    prompt, chosen, rejected = (roles.fill_null("") for roles in spoken)
+    replies = [pl.min_horizontal(chosen, rejected), pl.max_horizontal(chosen, rejected)]  # they may be exchanged
+    return rows.select(pl.col("tools").fill_null(""), roles=pl.concat_str(*replies, prompt + "\n", separator="\n\n"))
+
+
+def number_frames(rows: pl.DataFrame) -> pl.Series:
+    """A number for the row_frames of each row, the same for equal ones."""
+    frames = row_frames(rows)
+    tools, roles = (frames[column].rank("dense").cast(pl.Int64).fill_null(0) for column in ("tools", "roles"))
+    return (tools * (rows.height + 1) + roles).alias("frame")
+
+
 def read_parts(texts: pl.DataFrame) -> dict[str, Located]:
     """The tokens of each part of the rows that any of them has."""
     return {column.name: locate_tokens(column) for column in texts if column.str.len_bytes().max()}
