@@ -5,11 +5,12 @@ normalised), rows that dedup linked (members of a cluster, and pairs that look a
 these chain together. A group is known by one of its names, its subject if it has one, and its place in the order of
 holding out is a hash of that name. Then, source by source:
 
-- the groups are held out in that order until the source's rows come closest to its share; so a source misses its share
-  by half a group at most, or exceeds it by what groups that it shares with other sources bring along;
-- a group of more than twice the rows that a source is to hold out stays in training: it alone would exceed the share;
-- a row that comes or goes moves its own group and, in its own source, one group at the edge; beyond that only what
-  shares a group with these.
+- the groups are gone through in that order, and each that brings the source closer to its share is held out; so a
+  source misses its share by half a group at most, or exceeds it by what groups that it shares with others bring along;
+- a group of more than twice the rows that one of its sources is to hold out stays in training: there it alone would
+  exceed the share;
+- a row that comes or goes moves its own group and, in its own source, one group at the edge, in whose place smaller
+  ones of fewer rows together may come or go; beyond that only what shares a group with these.
 """
 
 from pathlib import Path
@@ -94,9 +95,12 @@ def choose_heldout(counts: pl.DataFrame, shares: dict[str, float]) -> set[str]:
     for source in sorted(set(counts["source"]), key=lambda source: (-shares[source], source)):
         own = table.filter(pl.col("source") == source)
         taken = pl.col("group").is_in(list(heldout))
-        needed = own["target"][0] - own.filter(taken)["rows"].sum()
+        missing = own["target"][0] - own.filter(taken)["rows"].sum()
         free = own.filter(~taken & ~pl.col("group").is_in(large.implode())).sort("fraction", "group")
-        heldout |= set(free.filter(pl.col("rows").cum_sum() - pl.col("rows") / 2 <= needed)["group"])
+        for group, size in free.select("group", "rows").iter_rows():
+            if size <= 2 * missing:  # without this group the source would miss its share by more
+                heldout.add(group)
+                missing -= size
     return heldout
 
 
