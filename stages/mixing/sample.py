@@ -61,7 +61,9 @@ def sample_source(rows: pl.DataFrame, target: float, repeats: int) -> pl.DataFra
     Adds `repeat` (0-based): no row stands there again before every row was taken.
     """
     drawn = rows.sort("draw", "row_id")
-    passes = min(repeats, int(target // max(1, drawn["amount"].sum())) + 1)  # that begin before the target is reached
+    passes = min(
+        repeats, int(target // max(1, int(drawn["amount"].sum()))) + 1
+    )  # that begin before the target is reached
     stacked = pl.concat([drawn.with_columns(repeat=pl.lit(repeat, pl.Int64)) for repeat in range(passes)])
     return stacked.filter(pl.col("amount").cum_sum() - pl.col("amount") / 2 <= target)
 

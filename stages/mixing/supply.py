@@ -72,9 +72,9 @@ def list_warnings(rows: pl.DataFrame, described: pl.DataFrame, shares: dict[str,
             told.append(f"{name} ran out: it gives {line['realised']:.1%} of the {unit} instead of {planned:.1%}")
         share = shares[line["kind"]]
         if share and own.height and not (own["split"] == "heldout").any():
-            sizes = own["group"].value_counts()["count"]
+            sizes = own.group_by("group").len()["len"].sort().to_list()
             told.append(
                 f"{name} holds nothing out: {share:.0%} of its {own.height} rows is {share * own.height:.1f}, and its "
-                f"groups of one subject, prompt or cluster have {sizes.min()} to {sizes.max()} rows"
+                f"groups of one subject, prompt or cluster have {sizes[0]} to {sizes[-1]} rows"
             )
     return told
