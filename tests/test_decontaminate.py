@@ -15,6 +15,7 @@ from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.contamination import overlaps as overlapping
 from stages.contamination.items import comparable, item_texts, read_items, strip_frame
+from stages.contamination.report import match_runs
 from stages.decontaminate import Decontaminate, TaskRules, compare, find_wording, rules_of, write_lines
 from stages.quality.filters import JUDGED, REASONS
 
@@ -260,6 +261,15 @@ def test_the_report_shows_the_items_words_alone() -> None:
         }
     ]  # fmt: skip
     assert compare(rows, items, PARAMS, ["clinic"])[2].select("row_id", "words").rows() == [("b", 12)]
+    by_run = PARAMS.model_copy(update={"run": 4})  # shorter than the n-grams
+    five = pl.DataFrame([row("a", "On a normal working day.")], ROW_SCHEMA)
+    assert compare(five, items, by_run, ["clinic"])[2]["matched"].to_list() == [["on a normal working day"]]
+
+
+def test_matched_words_stand_together_in_the_row() -> None:
+    assert match_runs(list("abcdef"), list("xbcdydef"), 2) == [list("bcd"), list("def")]
+    assert match_runs(list("ababc"), list("abcabab"), 2) == [list("abab"), list("bc")]
+    assert match_runs(list("ab"), list("ba"), 2) == []
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
