@@ -26,7 +26,7 @@ import polars as pl
 from stages.common.rows import ROW_SCHEMA, message, text_of_row
 from stages.common.shingles import normalise_texts, split_tokens
 from stages.contamination.items import comparable, item_texts
-from stages.contamination.overlaps import BATCH, FOUND, drop_common_runs, make_comparer, seek
+from stages.contamination.overlaps import BATCH, FOUND, make_comparer, seek
 from stages.quality.filters import Filters, make_filter
 
 NGRAM, THRESHOLD, RUN, COMMON = 8, 0.6, 13, 10
@@ -86,7 +86,7 @@ def run_ours(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pai
     compare = make_comparer(sought)
     loaded = time.perf_counter()
     parts = [compare(rows.slice(first, BATCH)) for first in range(0, rows.height, BATCH)]
-    found = drop_common_runs(pl.concat([pl.DataFrame(schema=FOUND), *parts]), sought, COMMON)
+    found = pl.concat([pl.DataFrame(schema=FOUND), *parts])
     found = found.with_columns(texts["item"].gather(found["text"]))
     return loaded - start, time.perf_counter() - loaded, set(found.select("row_id", "item").iter_rows())
 
@@ -109,7 +109,6 @@ def run_stock(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pa
             long_runs[tuple(words[place : place + RUN])].add(item_of[number])
     loaded = time.perf_counter()
     pairs: Pairs = set()
-    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row_id, text in zip(rows["row_id"], rows.select(text=text_of_row())["text"], strict=True):
         words = re.findall(r"\w+", normalise_texts(pl.Series([text]))[0])
         held: Counter[int] = Counter()
@@ -118,11 +117,8 @@ def run_stock(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pa
                 held.update(index.get(gram, ()))
         pairs |= {(row_id, item_of[number]) for number, count in held.items() if count / totals[number] >= THRESHOLD}
         for run in {tuple(words[place : place + RUN]) for place in range(len(words) - RUN + 1)}:
-            if run in long_runs:
-                holders[run].append(row_id)
-    for run, row_ids in holders.items():
-        if len(row_ids) <= COMMON and len(long_runs[run]) <= COMMON:
-            pairs |= {(row_id, item) for row_id in row_ids for item in long_runs[run]}
+            if 0 < len(long_runs.get(run, ())) <= COMMON:
+                pairs |= {(row_id, item) for item in long_runs[run]}
     return loaded - start, time.perf_counter() - loaded, pairs
 
 

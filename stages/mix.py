@@ -21,6 +21,7 @@ from stages.common.params import Params, PositiveInt, Seed, Source, load, load_s
 from stages.common.rows import ROW_SCHEMA, read_rows
 from stages.mixing.sample import Order, cap_rows, divide_shares, order_mixture, sample_source, widest_budget
 from stages.mixing.split import add_split, check_separation, group_rows, read_links
+from stages.mixing.supply import check_supply, find_limiting, list_warnings
 from stages.mixing.tokens import count_tokens
 
 HeldoutShare = Annotated[float, Field(ge=0, lt=1)]
@@ -86,9 +87,13 @@ def prepare_rows(rows: pl.DataFrame, sources: list[Source], params: Mix) -> pl.D
 
 
 def plan_sources(rows: pl.DataFrame, sources: list[Source], params: Mix) -> pl.DataFrame:
-    """kind, source, planned (share), target, available (amounts), repeats, of every source; rows are prepared ones."""
+    """kind, source, planned (share), target, available (amounts), repeats, of every source; rows are prepared ones.
+
+    Raises InputError where a kind or a source that is to give something has no row to train on.
+    """
     to_take = rows.filter("trainable", ~pl.col("capped"))
     available = dict(to_take.group_by("source").agg(pl.col("amount").sum()).iter_rows())
+    check_supply(rows, sources, available)
     repeats = {source.name: source.repeat_cap or params.repeat_cap for source in sources}
     shares: dict[str, dict[str, float]] = {}
     budgets: dict[str, float] = {}
@@ -216,18 +221,20 @@ def main() -> None:
         write_table(f"data/mix/{kind}.parquet", mixture.filter(kind=kind).select(columns))
     write_table("data/mix/ledger.parquet", ledger)
     write_csv("metrics/plots/mix.csv", described.select("kind", "source", "planned", "realised", "tokens", "rows"))
-    metrics = measure(prepared.join(groups, on="row_id"), mixture, ledger, described)
+    grouped = prepared.join(groups, on="row_id")
+    metrics = measure(grouped, mixture, ledger, described)
     write_json("metrics/mix.json", metrics)
-    tell(described, metrics, params.unit)
+    tell(list_warnings(grouped, described, params.heldout_share.model_dump(), params.unit), described, metrics)
 
 
-def tell(described: pl.DataFrame, metrics: dict[str, Any], unit: str) -> None:
+def tell(warnings: list[str], described: pl.DataFrame, metrics: dict[str, Any]) -> None:
     """The mixture in a few lines on the terminal."""
-    for name, planned, realised in described.filter(pl.col("unmet") > 0).select("source", "planned", "realised").rows():
-        say("mix", f"WARNING: {name} ran out: it gives {realised:.1%} of the {unit} instead of {planned:.1%}")
-    for kind in described["kind"].unique(maintain_order=True):
-        told = "{train_rows} training rows, {train_tokens} tokens, {heldout_rows} held out".format(**metrics[kind])
-        say("mix", f"{kind}: {told}")
+    for warning in warnings:
+        say("mix", f"WARNING: {warning}")
+    for (kind,), of_kind in described.group_by("kind", maintain_order=True):
+        told = "{train_rows} training rows, {train_tokens} tokens, {heldout_rows} held out".format(**metrics[str(kind)])
+        limiting = find_limiting(of_kind)
+        say("mix", f"{kind}: {told}{f'; {limiting} gives all it has and keeps the others from that' * bool(limiting)}")
 
 
 if __name__ == "__main__":
