@@ -59,6 +59,7 @@ def places_of(row: Row) -> list[tuple[str, int]]:
         for column in CONVERSATIONS
         for index, each in enumerate(row[column] or [])
         if each["role"] != "tool" and (each["content"] or "").strip() and each["content"].lstrip()[0] not in "{["
+        if MARK not in each["content"]
     ]
 
 
