@@ -47,6 +47,19 @@ def check_key(blocks: Blocks, report: Report) -> None:
         report.note("pool.subject_key", f'public, so PEDIGREE_KEY is not used; put "{fingerprint}" to use it')
 
 
+def check_scrub(blocks: Blocks, report: Report) -> None:
+    """The secret behind stand-ins and the file of what must go."""
+    from stages.pii.operators import read_key
+    from stages.pii.scrubber import read_deny
+
+    params = blocks["scrub"]
+    for read in (lambda: read_key(params.key_fingerprint, os.environ), lambda: read_deny(params)):
+        try:
+            read()
+        except InputError as error:
+            report.mistakes += str(error).splitlines()
+
+
 def check_tasks(blocks: Blocks, report: Report) -> None:
     """Each task's YAML and the files that its items come from."""
     from stages.common.evalsets import data_files
@@ -207,6 +220,7 @@ def list_pins(group: str, groups: dict[str, list[Any]]) -> list[str]:
 CHECKS: tuple[tuple[Callable[[Blocks, Report], None], tuple[str, ...]], ...] = (
     (check_sources, ("sources",)),
     (check_key, ("pool",)),
+    (check_scrub, ("scrub",)),
     (check_tasks, ("tasks",)),
     (check_prompts, ("eval",)),
     (check_places, ("sources", "mix", "filters", "decontaminate", "tasks")),

@@ -37,7 +37,7 @@ from stages.common.params import Params, Source, load, load_sources
 from stages.common.probes import Probes
 from stages.common.records import build_table, make_row_id, make_worker, read_entries
 from stages.common.rows import ROW_SCHEMA
-from stages.common.sources import check_source
+from stages.common.sources import check_place, check_source
 from stages.common.table_file import open_table
 from stages.probes.duplicates import plant_duplicates
 from stages.probes.personal_data import plant_personal_data
@@ -198,6 +198,7 @@ def main() -> None:
     key = read_subject_key(params.subject_key, os.environ)
     for source in sources:  # all of them, before the first is read
         check_source(source)
+        check_place(source)
     tallies = []
     with (
         open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,

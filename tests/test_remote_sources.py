@@ -1,5 +1,6 @@
 """Sources that are not on this disk: object stores and web servers through fsspec, data sets of the hub."""
 
+import errno
 import hashlib
 import json
 import os
@@ -139,7 +140,14 @@ def test_changed_files_leave_no_table(tmp_path: Path) -> None:
         ("s3://bucket/a.jsonl", {}, "sources.desk.digest: missing; no one sees a remote file change"),
         ("hub:lab/toy", {"revision": COMMIT, "split": "train", "digest": "unknown"}, "is pinned by its revision"),
         ("s3://bucket/a.jsonl", {"digest": "unknown"}, "s3:// needs a package that is not installed (Install s3fs"),
-        ("s4://bucket/a.jsonl", {"digest": "unknown"}, "s4:// is no protocol that fsspec knows"),
+        ("s4://bucket/a.jsonl", {"digest": "unknown"}, "s4:// is no protocol that fsspec opens by an address alone"),
+        (
+            "zip://a.jsonl::file:///x.zip",
+            {"digest": "unknown"},
+            "zip:// is no protocol that fsspec opens by an address",
+        ),
+        ("ftp://ann:secret@host/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
+        ("s3://ann:secret@bucket/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
         ("https://ann:secret@host/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
         ("https://host/a.jsonl?token=secret", {"digest": "unknown"}, "must hold no user, password or query"),
         ("memory://nothing/a.jsonl", {"digest": "unknown"}, "no file memory://nothing/a.jsonl"),
@@ -152,6 +160,18 @@ def test_what_cannot_be_read(path: str, rest: Any, text: str, monkeypatch: pytes
         check_source(make_source(path, **rest))
     assert text in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_a_copy_that_finds_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "web")
+    address = f"file://{tmp_path}/web/part-0.jsonl"
+
+    def fill_disk(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fsspec.filesystem("file"), "get_file", fill_disk)
+    with pytest.raises(InputError, match=r"sources\.desk\.path: no room on this disk for a copy of file://"):
+        list(read_entries(make_source(address, digest="unknown")))
 
 
 def test_a_file_that_vanishes_is_told(tmp_path: Path, web: str) -> None:

@@ -5,6 +5,7 @@ the Hugging Face hub at a commit.
 """
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stages.common.params import Source
 from stages.common.stores import is_remote, list_files
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
@@ -67,6 +69,16 @@ def check_entry(source: Source) -> None:
             )
     elif Path(source.path).is_absolute():
         raise InputError(f"{key}.path: must be relative to the repository's root, so that it is the same everywhere")
+
+
+def check_place(source: Source) -> None:
+    """Raises InputError where the source is of this disk, and `dvc repro` would not see it change."""
+    on_disk = not is_hub(source) and not is_remote(source.path)
+    if on_disk and FOLDER not in Path(os.path.normpath(source.path)).parents:
+        raise InputError(
+            f"{key_of(source)}.path: {source.path} is not below {FOLDER}: `dvc repro` would not see it change; move it "
+            "there, or give its address (file:///...) with a digest"
+        )
 
 
 def check_source(source: Source) -> list[str]:
