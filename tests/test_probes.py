@@ -37,7 +37,7 @@ from stages.deduplication.params import Dedup
 from stages.pii.analyser import presidio_kinds
 from stages.pii.params import Scrub
 from stages.pii.worker import build_scrubber, scrub_batch
-from stages.probes import edits
+from stages.probes import duplicates, edits
 from stages.probes.duplicates import KINDS, LEVELS, plant_duplicates
 from stages.probes.identifiers import IDENTIFIERS, luhn_sum, verhoeff_sum
 from stages.probes.leaks import plant_leaks, strip_question
@@ -135,6 +135,28 @@ def test_the_similarity_of_each_is_in_its_band() -> None:
         elif line["probe"] in edits.CHANGES:
             assert 0.8 <= similarity < 1
             assert line["expected"] == STAYS
+
+
+def test_a_level_that_no_row_reaches_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: Counter[str] = Counter()
+
+    def fail(kind: str) -> Any:
+        def build(row: dict[str, Any], own: random.Random) -> None:
+            tried[kind] += 1
+
+        return build
+
+    monkeypatch.setattr(duplicates, "KINDS", {kind: (fail(kind), CAUGHT, True) for kind in ("near_90", "name")})
+    params = Probes(duplicates=2, personal_data=0, leaks=0, seed=1)
+    assert plant_duplicates(ROWS.lazy(), params).is_empty()
+    assert tried == {"near_90": 2 * duplicates.PATIENCE, "name": ROWS.height}  # a name is looked for in no time
+
+
+def test_short_rows_are_not_tried_for_a_small_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """18 words are 16 n-grams: one more is a similarity of 16/17, less than 0.95."""
+    row = make_row(0, "Tell me", "available " * 18)
+    monkeypatch.setattr(duplicates, "HARMLESS", [lambda *_: pytest.fail("tried")])
+    assert duplicates.blur(0.95, 1.0)(row, random.Random(1)) is None
 
 
 def test_a_text_with_a_zero_byte_is_no_trouble() -> None:

@@ -116,6 +116,27 @@ def test_a_file_of_this_disk_can_be_pinned_too() -> None:
         list(read_entries(source))
 
 
+@pytest.mark.parametrize("change", ["appended", "replaced", "gone"])
+@pytest.mark.parametrize("digest", [None, "sha256:" + "0" * 64])
+def test_a_file_that_changes_while_it_is_read(change: str, digest: str | None) -> None:
+    write_shards(Path("data"))
+    entries = read_entries(make_source("data/part-*", digest=digest))
+    next(entries)
+    match change:
+        case "appended":
+            with Path("data/part-0.jsonl").open("a") as file:
+                file.write(json.dumps(QA[0]) + "\n")
+        case "replaced":
+            content = Path("data/part-0.jsonl").read_bytes()
+            Path("data/new").write_bytes(content)
+            Path("data/new").replace("data/part-0.jsonl")
+        case "gone":
+            Path("data/part-1.parquet").unlink()
+    told = r"part-1\.parquet: cannot be read \(No such" if change == "gone" else r"part-0\.jsonl: was written to while"
+    with pytest.raises(InputError, match=told):
+        list(entries)
+
+
 def test_changed_files_leave_no_table(tmp_path: Path) -> None:
     write_shards(tmp_path / "web")
     entry = {

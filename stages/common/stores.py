@@ -5,6 +5,7 @@ parsed. Credentials come from the store's own environment variables and configur
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,24 @@ def local_copy(path: str, key: str) -> Iterator[str]:
         yield str(copy)
     finally:
         shutil.rmtree(COPIES, ignore_errors=True)
+
+
+@contextmanager
+def at_rest(path: str, local: str) -> Iterator[None]:
+    """Raises InputError where the file of this disk is not there, or in the end no longer the same."""
+    before = stamp(path, local)
+    yield
+    if stamp(path, local) != before:
+        raise InputError(f"{path}: was written to while it was read; wait until it is complete, then run again")
+
+
+def stamp(path: str, local: str) -> tuple[int, int, int, int]:
+    """What changes when a file is written to or replaced."""
+    try:
+        status = os.stat(local)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); put it there again") from None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def digest_content(path: str) -> str:
