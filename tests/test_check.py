@@ -148,6 +148,7 @@ def test_a_rule_between_two_keys(clone: Path) -> None:
         ("x.json", "[]", "data/raw/sources/y.json", "no file data/raw/sources/y.json"),
         ("x.json", "[]", "data/raw/sources/y*.json", "no file data/raw/sources/y*.json"),
         ("x.txt", "a", "data/raw/sources/x.txt", "the type is unknown; name it .json, .jsonl"),
+        ("x.json", "[]", f"data/raw/sources/{'y' * 300}.json", "; put it there, or mend the path"),
     ],
 )
 def test_source_files(name: str, content: str, path: str, expected: str, clone: Path) -> None:
@@ -260,6 +261,11 @@ def test_item_files_of_a_task(clone: Path) -> None:
     Path("data/raw/eval/clinic.jsonl").write_bytes(b'{"question": "a"}\n\n{"question": "\xe9"}\n')
     (line,) = preflight().mistakes
     assert "data/raw/eval/clinic.jsonl, line 3: is no JSON object in UTF-8" in line
+
+
+def test_a_task_that_is_a_folder(clone: Path) -> None:
+    (line,) = mistakes_after(lambda values: values["tasks"][0].update(path="data/raw/eval"))
+    assert line == "params.yaml, tasks.clinic.path: data/raw/eval is a folder; name the task's YAML file in it"
 
 
 def test_prompts_of_the_card(clone: Path) -> None:

@@ -343,6 +343,14 @@ def test_a_glob_is_read_in_order() -> None:
     assert read("data/*.jsonl").rows["file"].to_list() == ["data/a.jsonl", "data/b.jsonl"]
 
 
+def test_a_file_that_links_show_twice_is_read_once() -> None:
+    for name in ("a", "b"):
+        write_lines(f"data/{name}.jsonl", [{"question": name, "answer": name}])
+    Path("data/again").symlink_to("..", target_is_directory=True)
+    Path("data/c.jsonl").symlink_to("a.jsonl")
+    assert read("data/**/*.jsonl").rows["file"].to_list() == ["data/a.jsonl", "data/b.jsonl"]
+
+
 def test_broken_records_are_refused_and_counted() -> None:
     Path("a.jsonl").write_bytes(
         b'{"question": "Hi", "answer": "Hello"}\n\n{"question": "Hi", \n{"answer": "\\ud83d", "question": "?"}\n'

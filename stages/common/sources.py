@@ -90,8 +90,11 @@ def check_source(source: Source) -> list[str]:
     if is_remote(source.path):
         files = list_files(source.path, key)
     else:
-        found = [source.path] if Path(source.path).exists() else sorted(glob.glob(source.path, recursive=True))
-        files = [Path(path).as_posix() for path in found if Path(path).is_file()]
+        found = [source.path] if os.path.exists(source.path) else glob.glob(source.path, recursive=True)
+        # by links a file has several names, with a link to a folder around it dozens: it is read once, by the highest
+        ordered = sorted(filter(os.path.isfile, found), key=lambda path: (path.count(os.sep), path), reverse=True)
+        named = {os.path.realpath(path): path for path in ordered}
+        files = sorted(Path(path).as_posix() for path in named.values())
     if not files:
         raise InputError(f"{key}: no file {source.path}; put it there, or mend the path")
     for path in files:
