@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import pickle
 import random
 import re
 import stat
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from stages.pii.operators import normalise_value, pseudonym, read_key, shift_dat
 from stages.pii.params import Scrub
 from stages.pii.patterns import is_luhn
 from stages.pii.residual import entropy, find_residuals, mask_shape
-from stages.pii.scrubber import Scrubber
+from stages.pii.scrubber import Scrubber, read_secrets
 from stages.pii.spans import Allowed, Denied
 from stages.pii.worker import build_scrubber, make_worker, scrub_batch
 
@@ -52,7 +54,8 @@ def analyser() -> Analyser:
 
 
 def scrubber(analyser: Any, action: str = "replace", **changes: Any) -> Scrubber:
-    return Scrubber(params(action, **changes), analyser, {"PEDIGREE_KEY": SECRET})
+    chosen = params(action, **changes)
+    return Scrubber(chosen, analyser, read_secrets(chosen, {"PEDIGREE_KEY": SECRET}))
 
 
 # Recognisers
@@ -354,6 +357,25 @@ def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch
     assert b"Baker" not in cache.read_bytes()
     monkeypatch.setattr(Analyser, "find", lambda *_: pytest.fail("looked at again"))
     assert make_worker(params().model_dump())(rows).equals(first)
+
+
+def test_a_worker_elsewhere_needs_neither_the_key_nor_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("deny.txt").write_text("Ward Seven\n")
+    deny = {"deny_file": "deny.txt", "deny_fingerprint": hashlib.sha256(b"Ward Seven\n").hexdigest()[:12]}
+    chosen = params("pseudonym", **deny)
+    secrets = read_secrets(chosen, {"PEDIGREE_KEY": SECRET})
+    assert secrets.key is not None
+    assert SECRET.encode() not in secrets.key  # derived
+    assert "Ward" not in repr(secrets)
+    assert repr(secrets.key) not in repr(secrets)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("PEDIGREE_KEY", raising=False)
+    rows = pl.DataFrame([make_row(0, "I am Tom Baker of Ward Seven.")], ROW_SCHEMA)
+    work = pickle.loads(pickle.dumps(partial(make_worker, chosen.model_dump(), secrets)))()
+    text = work(rows)["messages"].to_list()[0][0]["content"]
+    assert text == f"I am {pseudonym(secrets.key, 'PERSON', 'Tom Baker')} of <OTHER>."
 
 
 # What once passed unread

@@ -3,6 +3,8 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -72,13 +74,26 @@ def read_deny(params: Scrub) -> list[str]:
     return [*params.deny, *(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))]
 
 
+@dataclass(frozen=True, repr=False)
+class Secrets:
+    """What the environment and deny_file hold, read where the stage runs: another machine has neither."""
+
+    key: bytes | None
+    deny: list[str]
+
+
+def read_secrets(params: Scrub, environment: Mapping[str, str] = os.environ) -> Secrets:
+    """Raises InputError."""
+    return Secrets(read_key(params.key_fingerprint, environment), read_deny(params))
+
+
 class Scrubber:
     """Replaces personal data in texts; each text is looked at once, however often it occurs."""
 
-    def __init__(self, params: Scrub, finder: Finder, environment: Any = os.environ) -> None:
-        self.entities, self.finder = params.entities, finder
-        self.allowed, self.denied = Allowed(params.allow), Denied(read_deny(params), params.entities)
-        self.operators = Operators(dict(params.entities), read_key(params.key_fingerprint, environment))
+    def __init__(self, params: Scrub, finder: Finder, secrets: Secrets | None = None) -> None:
+        self.entities, self.finder, secrets = params.entities, finder, secrets or read_secrets(params)
+        self.allowed, self.denied = Allowed(params.allow), Denied(secrets.deny, params.entities)
+        self.operators = Operators(dict(params.entities), secrets.key)
         self.done: dict[tuple[str, str], Scrubbed | str] = {}  # label, text → result, or what was raised
 
     def scrub(self, text: str, label: str = "") -> Scrubbed:
