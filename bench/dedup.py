@@ -11,8 +11,8 @@ bench/dedup_tools.py. Beyond 100,000 rows only ours runs, pure Jaccard; below th
 A tool joins in where its interpreter (this one, or the one that --python names) can import it; else that is said.
 Tried with datasketch==2.0.0, rensa==0.5.0, daft==0.7.26 (with scipy), datatrove[io,processing]==0.10.1 (with orjson and
 spacy) and text-dedup==0.4.0. The last three go into environments of their own. text-dedup asks for urllib3<=2.0 and for
-PySpark; for MinHash `pip install --no-deps text-dedup==0.4.0` is enough, with datasets "click<9" "click-option-group<0.6"
-ftfy "rich<14" psutil regex scipy xxhash bitarray.
+PySpark; for MinHash `pip install --no-deps text-dedup==0.4.0` is enough, with datasets==5.2.0, click==8.5.1,
+click-option-group==0.5.10, ftfy==6.3.1, rich==13.9.4, psutil, regex, scipy, xxhash and bitarray.
 
 Sets: medquad (question and answer), counterfactual-imdb (pairs with minimal edits that turn the meaning), articles
 (minhash-plagiarism-articles, labelled pairs), and generated text: a tenth copies with words exchanged, a tenth rows of
@@ -178,7 +178,8 @@ def show_speed(names: list[str], tools: dict[str, str], data: Path, rounds: int)
         few, many = grown[small], grown[large]
         print(
             f"ours from {small:,} to {large:,} rows: {large / small:.1f} times the rows, "
-            f"{many.seconds / few.seconds:.1f} times the time, {many.cpu / few.cpu:.1f} times the CPU, {many.bytes / few.bytes:.1f} times the memory"
+            f"{many.seconds / few.seconds:.1f} times the time, {many.cpu / few.cpu:.1f} times the CPU, "
+            f"{many.bytes / few.bytes:.1f} times the memory"
         )
 
 

@@ -8,7 +8,7 @@ scrub stage does with a text (all entities of params.yaml without names; allow l
 also with an empty memory and without the cache. scrubadub joins in where it is installed (tried with scrubadub==2.0.1,
 locale en_US, its own detectors; its spans are not compared). Beyond 100,000 generated texts only ours run.
 
-Then recall and precision by overlap on presidio-synth for the pattern types, of stock and of ours, and telephone
+Then recall and precision by overlap on presidio-synth of stock, ours and scrubadub by pattern type, and telephone
 numbers found per 1,000 words of medquad, which holds next to none. CPU seconds of one process; writes nothing. Real
 mails and documents are read from --data; where a set is not there, that is said, and generated text takes its place.
 """
@@ -45,6 +45,11 @@ TYPES = {
     "IP_ADDRESS": "IP_ADDRESS", "EMAIL_ADDRESS": "EMAIL_ADDRESS", "DOMAIN_NAME": "URL",
 }  # fmt: skip
 """Type of presidio-synth → entity."""
+FILTH = {
+    "credit_card": "CREDIT_CARD", "phone": "PHONE_NUMBER", "social_security_number": "US_SSN",
+    "email": "EMAIL_ADDRESS", "url": "URL",
+}  # fmt: skip
+"""Type of scrubadub → entity."""
 GENERATED = "the patient should take two tablets after food and call when symptoms last longer than a week"
 LARGEST_FOR_ALL = 100_000
 STOCK_THRESHOLD = 0.35  # PhoneRecognizer scores 0.4
@@ -102,6 +107,19 @@ class Stock:
         )
 
 
+def find_with_scrubadub() -> Callable[[str], list[Finding]] | None:
+    """Its detectors as documented; None where it is not installed."""
+    if not importlib.util.find_spec("scrubadub"):
+        return None
+    import scrubadub
+
+    scrubber = scrubadub.Scrubber(locale="en_US")
+    return lambda text: [
+        Finding(filth.beg, filth.end, FILTH.get(filth.detector_name, filth.detector_name), 1.0)
+        for filth in scrubber.iter_filth(text)
+    ]
+
+
 def forget() -> None:
     """What was learnt about telephone numbers, which stock shares."""
     phones.judge.cache_clear()
@@ -128,10 +146,8 @@ def compare_speed(name: str, texts: list[str], stock: Stock, params: Scrub) -> N
         name,
         f"stock {theirs:.2f} MB/s, ours {ours:.2f} ({ours / theirs:.1f}x), whole {whole:.2f} ({whole / theirs:.1f}x)",
     )
-    if importlib.util.find_spec("scrubadub"):
-        import scrubadub
-
-        other, _ = clock(scrubadub.Scrubber(locale="en_US").clean, texts)
+    if find := find_with_scrubadub():
+        other, _ = clock(find, texts)
         say(name, f"scrubadub {other:.2f} MB/s; ours {ours / other:.1f}x, whole {whole / other:.1f}x")
     else:
         say(name, "scrubadub is not installed: not measured")
@@ -164,18 +180,17 @@ def compare_quality(data: Path, stock: Stock, params: Scrub, documents: list[str
     def confident(text: str) -> list[Finding]:
         return [item for item in stock.find(text) if item.score >= STOCK_THRESHOLD]
 
+    finders = {"stock": confident, "ours": analyser.find}
+    if find := find_with_scrubadub():
+        finders["scrubadub"] = find
     if (data / SYNTH).is_file():
         rows = json.loads((data / SYNTH).read_text())
-        theirs, ours = score(confident, rows), score(analyser.find, rows)
-        for entity, (recall, precision, count) in ours.items():
-            stock_recall, stock_precision, _ = theirs[entity]
-            say(
-                "synth",
-                f"{entity:14} {count:4} recall {stock_recall:.2f} -> {recall:.2f}, "
-                f"precision {stock_precision:.2f} -> {precision:.2f}",
-            )
+        scores = {name: score(find, rows) for name, find in finders.items()}
+        for entity in TYPES.values():
+            of_each = [f"{name} {scores[name][entity][0]:.2f} / {scores[name][entity][1]:.2f}" for name in finders]
+            say("synth", f"{entity:14} {scores['ours'][entity][2]:4} recall / precision: {', '.join(of_each)}")
     words = sum(len(text.split()) for text in documents)
-    for name, find in (("stock", confident), ("ours", analyser.find)):
+    for name, find in finders.items():
         count = sum(item.entity == "PHONE_NUMBER" for text in documents for item in find(text))
         say("phones", f"{name}: {count} in {words} words, {1000 * count / max(1, words):.4f} per 1,000")
 
