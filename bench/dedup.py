@@ -221,7 +221,10 @@ if __name__ == "__main__":
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.measure:
-        measure(*chosen.measure, chosen.data)
+        measure(chosen.measure[0], chosen.measure[1], chosen.data)
     else:
         sizes, sets = (list(filter(None, given.split(","))) for given in (chosen.sizes, chosen.sets))
-        main(chosen.data, sizes, chosen.rounds, sets, dict(pair.split("=", 1) for pair in chosen.python))
+        pythons = {tool: python for tool, _, python in (pair.partition("=") for pair in chosen.python)}
+        if unknown := pythons.keys() - TOOLS.keys():
+            parser.error(f"--python {', '.join(sorted(unknown))}: no such tool; there are {', '.join(TOOLS)}")
+        main(chosen.data, sizes, chosen.rounds, sets, pythons)

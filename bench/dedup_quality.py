@@ -138,7 +138,7 @@ def show_planted(data: Path) -> None:
     near, _ = keep(texts, PURE)
     free = np.flatnonzero((near.survivor == np.arange(len(texts))) & (near.alike < 0)).tolist()
     chance = random.Random(1)
-    cases = []
+    cases: list[tuple[int, str, str]] = []
     for row in chance.sample(free, len(free)):
         sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(texts[row].split()))
         if 8 <= len(sentences) <= 20 and len(texts[row]) > 600:

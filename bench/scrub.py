@@ -180,7 +180,7 @@ def compare_quality(data: Path, stock: Stock, params: Scrub, documents: list[str
     def confident(text: str) -> list[Finding]:
         return [item for item in stock.find(text) if item.score >= STOCK_THRESHOLD]
 
-    finders = {"stock": confident, "ours": analyser.find}
+    finders: dict[str, Callable[[str], list[Finding]]] = {"stock": confident, "ours": analyser.find}
     if find := find_with_scrubadub():
         finders["scrubadub"] = find
     if (data / SYNTH).is_file():
