@@ -1,13 +1,14 @@
 """Decontamination beside a plain loop over sets of n-grams, and the filters: documents per second, leaks found.
 
-    python bench/decontaminate.py [--rows 10000,100000] [--stock-rows 100000] [--data ../shared/data]
+    python bench/decontaminate.py [--rows 10000,100000,1000000] [--stock-rows 100000] [--data ../shared/data]
 
 1. Real text: medquad (16,407 questions and answers) against all 14,079 test items of MMLU, if both are in `--data`.
 2. Generated text: `--rows` rows of 60 words and 5,000 items; one row in 200 holds an item, one in 200 half of one.
 
 Stock is what such scripts do: a dictionary from n-gram to items, then for each row its set of n-grams as tuples of
 words, looked up one by one, with the same two rules. Both read the same normalised words on one core and must find the
-same pairs. `load` is what is paid once for the items, `rows` what grows with the rows. Nothing is written.
+same pairs; beyond `--stock-rows` only ours runs. `load` is what is paid once for the items, `rows` what grows with the
+rows; the peak of memory is what comes on top of rows and items. Nothing is written.
 """
 
 import argparse
@@ -15,13 +16,14 @@ import csv
 import json
 import random
 import re
-import resource
 import time
 from collections import Counter, defaultdict
+from itertools import islice
 from pathlib import Path
 
 from stages.common.stage import say  # isort: skip
 import polars as pl
+from dedup_tools import Clock
 
 from stages.common.rows import ROW_SCHEMA, message, text_of_row
 from stages.common.shingles import normalise_texts, split_tokens
@@ -34,13 +36,13 @@ Pairs = set[tuple[str, int]]
 
 
 def make_rows(pairs: list[tuple[str, str]]) -> pl.DataFrame:
-    rows = [
+    rows = (
         dict.fromkeys(ROW_SCHEMA)
         | {"row_id": f"{number:08}", "source": "bench", "kind": "sft"}
         | {"messages": [message("user", question), message("assistant", answer)]}
         for number, (question, answer) in enumerate(pairs)
-    ]
-    return pl.DataFrame(rows, ROW_SCHEMA)
+    )
+    return pl.concat(pl.DataFrame(part, ROW_SCHEMA) for part in iter(lambda: list(islice(rows, BATCH)), []))
 
 
 def read_real(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -127,10 +129,10 @@ def compare_both(title: str, rows: pl.DataFrame, items: pl.DataFrame, with_stock
         ngram=pl.lit(NGRAM, pl.Int64), threshold=pl.lit(THRESHOLD), run=pl.lit(RUN, pl.Int64)
     )
     say(title, f"{rows.height} rows, {items.height} items")
-    loading, seconds, found = run_ours(rows, texts)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with Clock() as clock:
+        loading, seconds, found = run_ours(rows, texts)
     say(title, f"ours   load {loading:6.2f} s, rows {seconds:7.2f} s, {rows.height / seconds:8,.0f} docs/s, "
-        f"{len(found)} pairs, peak {peak:.1f} GB with the rows")  # fmt: skip
+        f"{len(found)} pairs, peak {clock.bytes / 1e6:,.0f} MB on top")  # fmt: skip
     if with_stock:
         stock_loading, stock_seconds, expected = run_stock(rows, texts)
         rate, ratio = rows.height / stock_seconds, stock_seconds / seconds
@@ -166,7 +168,7 @@ def main(sizes: list[int], stock_rows: int, data: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", default="10000,100000", help="sizes of the generated text")
+    parser.add_argument("--rows", default="10000,100000,1000000", help="sizes of the generated text")
     parser.add_argument("--stock-rows", type=int, default=100_000, help="no stock beyond this size")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     arguments = parser.parse_args()
