@@ -122,6 +122,7 @@ def sample_mixture(rows: pl.DataFrame, plan: pl.DataFrame, sources: list[Source]
     """The mixture of all kinds, out of prepared rows: the rows that are taken, with `repeat` and `position`.
 
     Of held-out rows a source gives its share of the held-out budget, which is to the budget as the shares of rows are.
+    Raises InputError where the budget of a kind buys no row to train on.
     """
     parts = []
     for kind, source, target, repeats in plan.select("kind", "source", "target", "repeats").iter_rows():
@@ -130,7 +131,14 @@ def sample_mixture(rows: pl.DataFrame, plan: pl.DataFrame, sources: list[Source]
         parts.append(sample_source(own.filter("trainable", ~pl.col("capped")), target, repeats))
         heldout = own.filter(pl.col("fits") & (pl.col("split") == "heldout"))
         parts.append(sample_source(heldout, target * share / (1 - share), 1))
-    kinds = pl.concat(parts).partition_by("kind", maintain_order=True)
+    taken = pl.concat(parts)
+    for kind, budget in plan.group_by("kind", maintain_order=True).agg(pl.col("target").sum()).iter_rows():
+        if taken.filter(kind=kind, split="train").is_empty():
+            raise InputError(
+                f"params.yaml, mix.budget: {budget:.0f} {params.unit} for the kind {kind} are less than half of the "
+                f"first row of each source; raise mix.budget.{kind} or mix.budget.total"
+            )
+    kinds = taken.partition_by("kind", maintain_order=True)
     return pl.concat([order_mixture(kind, params.order, sources, params.seed) for kind in kinds])
 
 
@@ -224,7 +232,7 @@ def main() -> None:
     grouped = prepared.join(groups, on="row_id")
     metrics = measure(grouped, mixture, ledger, described)
     write_json("metrics/mix.json", metrics)
-    tell(list_warnings(grouped, described, params.heldout_share.model_dump(), params.unit), described, metrics)
+    tell(list_warnings(grouped, described, sources, params.heldout_share.model_dump(), params.unit), described, metrics)
 
 
 def tell(warnings: list[str], described: pl.DataFrame, metrics: dict[str, Any]) -> None:

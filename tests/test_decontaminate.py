@@ -189,6 +189,9 @@ def test_a_run_of_an_item_is_enough_unless_it_is_common_wording() -> None:
     assert find_wording(overlaps, marked, rules, 2) == [("clinic/clinic/0", 3)]
     assert find_wording(overlaps, marked, rules, 3) == []
     assert find_wording(overlaps, marked, rules.with_columns(threshold=6 / 23), 2) == []  # the share is enough
+    # an item that several subtasks have is no common wording
+    subtasks = [item(question["question"], "No", 0, subtask=name) for name in "abc"]
+    assert overlaps_of(rows[:1], items_of(*subtasks), params)["item"].to_list() == [0, 1, 2]
     others = [item(" ".join([*words[10:23], f"other{number}"]), "No", number) for number in range(1, 3)]
     assert overlaps_of(rows[:1], items_of(question, others[0]), params)["item"].to_list() == [0, 1]
     # three items hold it: only the two whose n-grams are 6 of 7 in the row overlap by the share rule

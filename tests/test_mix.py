@@ -129,18 +129,21 @@ def test_a_source_that_is_to_give_and_has_nothing_is_refused_with_what_became_of
     rows = pl.concat([counted(5, "a", 10), counted(3, "b", 101, 50), counted(2, "b", 10, 60)])
     rows = rows.with_columns(split=pl.when(pl.col("row_id") == f"{60:016x}").then(pl.lit("heldout")).otherwise("split"))
     sources = [source("a", 0.5), source("b", share, max_tokens=9)]
-    lost = "of 5 rows 3 are longer than mix.max_length_tokens, 1 are held out, 1 are beyond its cap"
-    with pytest.raises(InputError, match=rf"no sft row to train on is left \(b {lost}\); .* its share to the others"):
+    lost = "b: rows that came 5, too long for mix.max_length_tokens 3, held out 1, beyond its cap 1"
+    with pytest.raises(InputError, match=rf"no sft row to train on is left \({lost}\); .* its share to the others"):
         mix(rows, sources, params())
-    with pytest.raises(InputError, match=r"\(a none came through decontaminate; b of 5 .* take the kind sft out"):
+    with pytest.raises(InputError, match=r"\(a: rows that came 0; b: rows that came 5, .* take the kind sft out"):
         mix(rows.filter(source="b"), [source("a", 0.5), source("b", 0.5, max_tokens=9)], params())
-    with pytest.raises(InputError, match=r"\(a none came through decontaminate\)"):
+    with pytest.raises(InputError, match=r"\(a: rows that came 0\)"):
         mix(rows.clear(), [source("a", 1.0)], params())
 
 
 def test_warnings_of_what_the_mixture_lacks() -> None:
     rows = pl.concat([counted(30, "a", 10), counted(1, "b", 90, 50), counted(1, "c", 101, 60), counted(4, "d", 10, 70)])
     sources = [source("a", 0.5), source("b", 0.1), source("c", 0.0), source("d", 0.4)]
+    sources.append(source("e", None, format="pairs"))
+    rows = pl.concat([rows, counted(1, "e", 101, 80, "no"), counted(1, "f", 50, 90, "no")])
+    sources.append(source("f", None, format="pairs"))
     wanted = params(budget=200, heldout=0.1)
     is_held = pl.col("row_id") == f"{0:016x}"
     rows = rows.with_columns(
@@ -151,14 +154,21 @@ def test_warnings_of_what_the_mixture_lacks() -> None:
     plan = plan_sources(prepared, sources, wanted)
     described = describe_mixture(sample_mixture(prepared, plan, sources, wanted), plan)
     held = "and its groups of one subject, prompt or cluster have"
-    assert list_warnings(prepared, described, wanted.heldout_share.model_dump(), "tokens") == [
+    assert list_warnings(prepared, described, sources, wanted.heldout_share.model_dump(), "tokens") == [
         "b gives no row: 20 tokens are less than half of its first row",
         f"b holds nothing out: 10% of its 1 rows is 0.1, {held} 1 to 1 rows",
-        "c gives no row to train on: of 1 rows 1 are longer than mix.max_length_tokens",
-        f"c holds nothing out: 10% of its 1 rows is 0.1, {held} 1 to 1 rows",
         "d ran out: it gives 28.6% of the tokens instead of 40.0%",  # 40 of 100 + 40
         f"d holds nothing out: 10% of its 4 rows is 0.4, {held} 4 to 4 rows",
+        "e gives no row to train on (rows that came 1, too long for mix.max_length_tokens 1)",
     ]
+
+
+@pytest.mark.parametrize("budget", [{"budget": 4}, {"total": 4}])
+def test_a_budget_that_buys_no_row_is_refused(budget: dict[str, int]) -> None:
+    rows = pl.concat([counted(5, "a", 10), counted(5, "b", 10, 50)])
+    with pytest.raises(InputError, match=r"mix\.budget: 4 tokens for the kind sft .* raise mix\.budget\.sft or mix"):
+        mix(rows, [source("a", 0.5), source("b", 0.5)], params(**budget))
+    assert mix(rows, [source("a", 1.0), source("b", 0.0)], params(budget=5))[0].height == 1
 
 
 def test_the_source_that_limits_the_others_is_named() -> None:

@@ -3,8 +3,8 @@
 - share: the row holds at least `threshold` of the different word n-grams of one of the item's texts. A text of fewer
   words than an n-gram is one n-gram of all of them: the row must hold that run.
 - run: the row and the text share one whole run of `run` words, 13 in GPT-3 (Brown et al. 2020, appendix C). A run that
-  stands in more than `common` items is common wording there and says nothing. How many rows hold it says nothing
-  either way: the eleventh copy of a leak must not free the other ten.
+  stands in more than `common` different items is common wording there and says nothing; an item that several subtasks
+  have counts once. How many rows hold it says nothing either way: the eleventh copy of a leak must not free the others.
 
 Rows are compared in batches by a pure function of the batch, so that they may go to any number of processes. Its cost
 is that of one multiplication and addition for each token and length: the n-grams of all lengths are made in one pass,
@@ -104,7 +104,7 @@ def seek(texts: pl.DataFrame, common: int) -> Sought:
     totals = np.bincount(grams["text"], minlength=texts.height)
     run = texts["run"].fill_null(0).to_numpy()
     runs = list_ngrams(tokens, np.where(run <= words, run, 0))
-    runs = drop_common_wording(runs, texts["item"], common)
+    runs = drop_common_wording(runs, texts.select(pl.col("item").min().over("text"))["item"], common)
     known = pl.concat([grams, runs]).select("length", "gram")
     lengths = known["length"].unique().sort().to_list()
     return Sought(

@@ -10,8 +10,9 @@ that name. Then, source by source:
   source misses its share by half a group at most, or exceeds it by what groups that it shares with others bring along;
 - a group of more than twice the rows that one of its sources is to hold out stays in training: there it alone would
   exceed the share;
-- a row that comes or goes moves its own group and, in its own source, one group at the edge, in whose place smaller
-  ones of fewer rows together may come or go; beyond that only what shares a group with these.
+- a row that comes or goes as a group of its own moves one group at the edge of its source, in whose place smaller ones
+  of fewer rows together may come or go; one that joins groups may move these, too, and rows at the edge in their place;
+  other sources move only where they share a group with what moved.
 """
 
 from pathlib import Path

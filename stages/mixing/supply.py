@@ -8,16 +8,12 @@ from stages.common.params import Source
 
 def explain_empty(rows: pl.DataFrame) -> str:
     """Why no row of a source is left to train on; rows are the prepared rows of that source."""
-    if rows.is_empty():
-        return "none came through decontaminate"
     counts = {
-        "longer than mix.max_length_tokens": rows.filter(~pl.col("fits")).height,
+        "too long for mix.max_length_tokens": rows.filter(~pl.col("fits")).height,
         "held out": rows.filter("fits", ~pl.col("trainable")).height,
         "beyond its cap": rows.filter("capped").height,
     }
-    return "of {} rows {}".format(
-        rows.height, ", ".join(f"{count} are {name}" for name, count in counts.items() if count)
-    )
+    return ", ".join([f"rows that came {rows.height}", *(f"{name} {count}" for name, count in counts.items() if count)])
 
 
 def check_supply(rows: pl.DataFrame, sources: list[Source], available: dict[str, int]) -> None:
@@ -34,7 +30,7 @@ def check_supply(rows: pl.DataFrame, sources: list[Source], available: dict[str,
         if not short:
             continue
         told = "; ".join(
-            f"{source.name} {explain_empty(rows.filter(pl.col('source') == source.name))}" for source in short
+            f"{source.name}: {explain_empty(rows.filter(pl.col('source') == source.name))}" for source in short
         )
         if any(available.get(source.name) for source in of_kind):
             advice = "let rows of it through, or take it out of `sources` and give its share to the others"
@@ -55,17 +51,21 @@ def find_limiting(of_kind: pl.DataFrame) -> str | None:
     return at_its_end["source"][0] if at_its_end.height and given_up.height else None
 
 
-def list_warnings(rows: pl.DataFrame, described: pl.DataFrame, shares: dict[str, float], unit: str) -> list[str]:
+def list_warnings(
+    rows: pl.DataFrame, described: pl.DataFrame, sources: list[Source], shares: dict[str, float], unit: str
+) -> list[str]:
     """What the mixture lacks, a sentence each.
 
-    rows: prepared ones with group; described: the plan with what came of it; shares: to be held out of each kind.
+    rows: prepared ones with group; described: the plan with what came of it; shares: to be held out of each kind. Of a
+    source that is switched off by a share of 0 nothing is said.
     """
     told = []
-    for line in described.iter_rows(named=True):
+    wanted = [source.name for source in sources if source.share != 0]
+    for line in described.filter(pl.col("source").is_in(wanted)).iter_rows(named=True):
         name, planned, target = line["source"], line["planned"], line["target"]
         own = rows.filter(pl.col("source") == name)
         if not line["available"]:
-            told.append(f"{name} gives no row to train on: {explain_empty(own)}")
+            told.append(f"{name} gives no row to train on ({explain_empty(own)})")
         elif planned and not line["rows"]:
             told.append(f"{name} gives no row: {target:.0f} {unit} are less than half of its first row")
         elif line["unmet"] > 0:
