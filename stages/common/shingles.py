@@ -66,10 +66,10 @@ class Located(NamedTuple):
     """Where the bytes of each text start."""
 
 
-def word_table() -> npt.NDArray[np.uint8]:
+def word_table() -> bytes:
     """For each byte its lower case, or 0 where it is no part of a token."""
     parts = [byte if byte >= 128 or chr(byte).isalnum() or byte == ord("_") else 0 for byte in range(256)]
-    return np.array([ord(chr(byte).lower()) if byte < 128 else byte for byte in parts], np.uint8)
+    return bytes(ord(chr(byte).lower()) if byte < 128 else byte for byte in parts)
 
 
 WORD_TABLE = word_table()
@@ -138,7 +138,7 @@ def locate_tokens(texts: pl.Series) -> Located:
     # a line end between texts and behind the last one, where hash_runs reads eight bytes at a time
     joined = (spaced.str.join("\n").item() if len(spaced) else "").encode() + b"\n" * 8
     raw = np.frombuffer(joined, np.uint8)
-    buffer = WORD_TABLE[raw]
+    buffer = np.frombuffer(joined.translate(WORD_TABLE), np.uint8)
     within = np.zeros(len(buffer) + 1, np.bool_)
     np.not_equal(buffer, 0, out=within[1:])
     edges = np.flatnonzero(within[1:] != within[:-1])
