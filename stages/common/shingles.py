@@ -86,6 +86,13 @@ def ranges(starts: Positions, counts: Positions) -> Positions:
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
 
 
+def begin_runs(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Whether a value differs from the one before it."""
+    first = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
 def is_other(texts: pl.Series) -> pl.Series:
     """Whether a text holds more than ASCII."""
     return texts.str.len_bytes() != texts.str.len_chars()
@@ -274,8 +281,6 @@ def distinct(texts: Positions, values: Numbers, n_texts: int) -> Ragged:
         return chain([distinct(texts[at] % part, values[at], size) for at, size in zip(places, sizes, strict=True)])
     keys = (texts.astype(np.uint64) << np.uint64(GRAM_BITS)) | values
     keys.sort()
-    first = np.ones(len(keys), np.bool_)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    keys = keys[first]
+    keys = keys[begin_runs(keys)]
     offsets = np.searchsorted(keys, np.arange(n_texts, dtype=np.uint64) << np.uint64(GRAM_BITS))
     return Ragged(keys & np.uint64(2**GRAM_BITS - 1), np.append(offsets, len(keys)))
