@@ -66,10 +66,10 @@ class Located(NamedTuple):
     """Where the bytes of each text start."""
 
 
-def word_table() -> npt.NDArray[np.uint8]:
+def word_table() -> bytes:
     """For each byte its lower case, or 0 where it is no part of a token."""
     parts = [byte if byte >= 128 or chr(byte).isalnum() or byte == ord("_") else 0 for byte in range(256)]
-    return np.array([ord(chr(byte).lower()) if byte < 128 else byte for byte in parts], np.uint8)
+    return bytes(ord(chr(byte).lower()) if byte < 128 else byte for byte in parts)
 
 
 WORD_TABLE = word_table()
@@ -84,6 +84,13 @@ def ranges(starts: Positions, counts: Positions) -> Positions:
     """The positions start, start + 1, ... of each run, one run after the other."""
     offsets = offsets_of(counts)
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+
+
+def begin_runs(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Whether a value differs from the one before it."""
+    first = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 def is_other(texts: pl.Series) -> pl.Series:
@@ -138,7 +145,7 @@ def locate_tokens(texts: pl.Series) -> Located:
     # a line end between texts and behind the last one, where hash_runs reads eight bytes at a time
     joined = (spaced.str.join("\n").item() if len(spaced) else "").encode() + b"\n" * 8
     raw = np.frombuffer(joined, np.uint8)
-    buffer = WORD_TABLE[raw]
+    buffer = np.frombuffer(joined.translate(WORD_TABLE), np.uint8)
     within = np.zeros(len(buffer) + 1, np.bool_)
     np.not_equal(buffer, 0, out=within[1:])
     edges = np.flatnonzero(within[1:] != within[:-1])
@@ -274,8 +281,6 @@ def distinct(texts: Positions, values: Numbers, n_texts: int) -> Ragged:
         return chain([distinct(texts[at] % part, values[at], size) for at, size in zip(places, sizes, strict=True)])
     keys = (texts.astype(np.uint64) << np.uint64(GRAM_BITS)) | values
     keys.sort()
-    first = np.ones(len(keys), np.bool_)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    keys = keys[first]
+    keys = keys[begin_runs(keys)]
     offsets = np.searchsorted(keys, np.arange(n_texts, dtype=np.uint64) << np.uint64(GRAM_BITS))
     return Ragged(keys & np.uint64(2**GRAM_BITS - 1), np.append(offsets, len(keys)))

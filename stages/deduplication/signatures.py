@@ -30,7 +30,7 @@ from stages.deduplication.params import Dedup
 BATCH_ROWS = 400  # of 200 words: what their arrays take fits the cache of a core
 
 # 1 for each byte that starts a character, white space (of Python's str.split) apart
-CHARACTER_TABLE = np.array([byte & 0xC0 != 0x80 and not (byte < 128 and chr(byte).isspace()) for byte in range(256)])
+CHARACTER_TABLE = bytes(byte & 0xC0 != 0x80 and not (byte < 128 and chr(byte).isspace()) for byte in range(256))
 FARTHEST = np.uint32(2**32 - 1)  # the signature of a text without n-grams
 
 
@@ -109,7 +109,8 @@ def digest(tokens: Ragged) -> Numbers:
 
 def count_characters(located: Located) -> Numbers:
     """Characters of each text without its white space."""
-    return sum_texts(CHARACTER_TABLE[located.raw[: located.bounds[-1]]], located.bounds)
+    characters = located.raw[: located.bounds[-1]].tobytes().translate(CHARACTER_TABLE)
+    return sum_texts(np.frombuffer(characters, np.uint8), located.bounds)
 
 
 def describe_texts(texts: pl.DataFrame, params: Dedup) -> pl.DataFrame:
