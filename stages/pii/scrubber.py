@@ -2,6 +2,7 @@
 
 import json
 import os
+from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -69,7 +70,14 @@ def read_deny(params: Scrub) -> list[str]:
             f"{path}: has the fingerprint {digest_text(text, 12)}, params.yaml, scrub.deny_fingerprint says "
             f"{params.deny_fingerprint}; get the right file, or write the new fingerprint, in quotes"
         )
-    return [*params.deny, *(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))]
+    return [*params.deny, *parse_deny(text)]
+
+
+def parse_deny(text: str) -> list[str]:
+    """The entries of a deny file: its lines but for those that begin with #. A first backslash is dropped, so that an
+    entry may begin with # too."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line.removeprefix("\\") for line in lines if line and not line.startswith("#")]
 
 
 class Scrubber:
@@ -110,7 +118,7 @@ class Scrubber:
         kept = [
             item
             for item in sorted(set(found) - set(gone))
-            if not any(other.start < item.end and item.start < other.end for other in replaced)
+            if not any(other.start < item.end for other in replaced[passed(item, replaced) :][:1])
         ]
         kept = merge_findings(kept, text)
         clean, spans = self.operators.replace(replaced, text)
@@ -232,9 +240,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def spans_in(kept: Finding, replaced: list[Finding], spans: list[tuple[int, int]]) -> tuple[int, int]:
     """Where a finding that stays stands after the replacement of others."""
-    shift = sum(
-        (end - start) - (item.end - item.start)
-        for item, (start, end) in zip(replaced, spans, strict=True)
-        if item.end <= kept.start
-    )
+    before = passed(kept, replaced)
+    shift = spans[before - 1][1] - replaced[before - 1].end if before else 0
     return kept.start + shift, kept.end + shift
+
+
+def passed(item: Finding, replaced: list[Finding]) -> int:
+    """How many of `replaced` (in order, apart) end before `item`."""
+    return bisect_right(replaced, item.start, key=lambda other: other.end)
