@@ -24,6 +24,7 @@ from stages.common.rows import ROW_SCHEMA, message
 from stages.pii import Finding
 from stages.pii.analyser import Analyser, countries
 from stages.pii.cache import Cache, fingerprint_of
+from stages.pii.escapes import read_escapes
 from stages.pii.numbers import is_luhn
 from stages.pii.operators import listed, pseudonym, read_key, shift_date, surrogate
 from stages.pii.params import Scrub
@@ -611,6 +612,56 @@ def test_a_cache_that_breaks_and_cannot_be_begun_anew_is_done_without(
     assert len(cache.find(text)) == 1
     cache.save()
     assert len(cache.find(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ('OK {"mail": "tom.baker\\u0040example.com"}', 'OK {"mail": "<EMAIL_ADDRESS>"}'),
+        ("SSN:\\n219-09-9998\\r\\nnext", "SSN:\\n<US_SSN>\\r\\nnext"),
+        ("https://x.org/?to=tom%40example.com&x=1%41", "https://<EMAIL_ADDRESS>&x=1%41"),
+        (
+            "write to tom&#64;example.com, tom&commat;example.com &amp; co",
+            "write to <EMAIL_ADDRESS>, <EMAIL_ADDRESS> &amp; co",
+        ),
+        ("Card 4111%201111%201111%201111.", "Card <CREDIT_CARD>."),
+        ("50% off \\alpha R&D &nosuch; \\u00e9", "50% off \\alpha R&D &nosuch; \\u00e9"),
+        ("Z\\u00fcrich\\nLtd", "<OTHER>"),
+    ],
+)
+def test_escapes_hide_nothing(analyser: Analyser, text: str, clean: str) -> None:
+    assert scrubber(analyser, deny=["Zürich Ltd"]).scrub(text).text == clean
+
+
+def test_places_in_what_a_text_reads_are_places_in_the_text() -> None:
+    text = r"a\u00e9\u00e8b%41&amp;c"  # éè, A, &
+    reading = read_escapes(text)
+    assert reading
+    assert reading.text == "aéèbA&c"
+    spans = {}
+    for start in range(7):
+        found = reading.locate(Finding(start, start + 1, "X", 1.0))
+        spans[reading.text[start]] = text[found.start : found.end]
+    escaped = {"é": r"\u00e9\u00e8", "è": r"\u00e9\u00e8", "A": "%41", "&": "&amp;"}  # side by side they go together
+    assert spans == {"a": "a", "b": "b", "c": "c"} | escaped
+    whole = reading.locate(Finding(0, 7, "X", 1.0))
+    assert (whole.start, whole.end) == (0, len(text))
+    assert read_escapes("plain, 50% & more \\ less") is None
+
+
+@pytest.mark.parametrize(
+    ("entity", "text"),
+    [
+        ("PHONE_NUMBER", "Helen 303-555-0199"),
+        ("CREDIT_CARD", "4111 1111 1111 1111 Helen"),
+        ("US_SSN", "Helen 219-09-9998"),
+        ("DATE_OF_BIRTH", "Helen 03/14/1972"),
+        ("DATE_OF_BIRTH", "Marlene 14 1972"),
+        ("IBAN_CODE", "DE89370400440532013000 Ä"),
+    ],
+)
+def test_a_finding_over_a_name_leaves_nothing_of_it(entity: str, text: str) -> None:
+    assert surrogate(KEY, entity, text) == f"<{entity}>"
 
 
 def test_time_grows_with_the_number_of_findings_and_not_with_its_square() -> None:

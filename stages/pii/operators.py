@@ -55,6 +55,20 @@ MONTH_NAMES = [
 ]  # fmt: skip
 
 
+_MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" for name in MONTH_NAMES) + "|sept"
+DATE_FORM = rf"(?:\P{{L}}|\b(?:{_MONTH}|of)\b|(?<=\d)(?:st|nd|rd|th)\b)*"
+FORMS = {
+    "CREDIT_CARD": r"\P{L}*",
+    "US_NPI": r"\P{L}*",
+    "US_SSN": r"\P{L}*",
+    "PHONE_NUMBER": r"\P{L}*(?:(?:x|ext|extn|extension)\P{L}*)?",
+    "IBAN_CODE": r"[A-Z]{2}[ .-]*[0-9]{2}[0-9A-Z .-]+",
+    "DATE_OF_BIRTH": DATE_FORM,
+    "DATE_TIME": DATE_FORM,
+}
+"""Of values of which the digits alone change: a finding that lies over another one may hold a name."""
+
+
 def read_key(fingerprint: str, environment: Mapping[str, str]) -> bytes | None:
     """The key of pseudonyms, derived from PEDIGREE_KEY; None for `public`. Raises InputError where the environment does
     not hold the secret with that fingerprint, or a short one."""
@@ -110,6 +124,8 @@ def surrogate(key: bytes, entity: str, text: str) -> str:
 
 def _draw(key: bytes, draws: Draws, entity: str, text: str) -> str | None:
     """A value of the form of `text`, which may be its own; None for none."""
+    if entity in FORMS and not regex.fullmatch(FORMS[entity], text, regex.IGNORECASE):
+        return None
     match entity:
         case "EMAIL_ADDRESS":
             first, family = listed("first"), listed("family")

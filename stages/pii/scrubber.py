@@ -11,6 +11,7 @@ from stages.common.errors import InputError
 from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
+from stages.pii.escapes import read_escapes
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
@@ -107,12 +108,11 @@ class Scrubber:
 
     def _scrub(self, text: str, label: str) -> Scrubbed:
         before = f"{label.replace('_', ' ').strip()}: " if label else ""
-        found = [
-            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
-            for finding in self.finder.find(before + text)
-            if finding.end > len(before)
-        ]
-        found, denied = self.allowed.drop(found, text), self.denied.find(text)
+        found, denied = self.find_behind(before, text), self.denied.find(text)
+        if reading := read_escapes(text):
+            found += [reading.locate(item) for item in self.find_behind(before, reading.text)]
+            denied += [reading.locate(item) for item in self.denied.find(reading.text)]
+        found = self.allowed.drop(found, text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
         replaced = merge_findings(gone, text)
         kept = [
@@ -126,6 +126,14 @@ class Scrubber:
         if residuals:
             residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
         return Scrubbed(clean, replaced, kept, residuals)
+
+    def find_behind(self, before: str, text: str) -> list[Finding]:
+        """The findings in a text that stands behind another."""
+        return [
+            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
+            for finding in self.finder.find(before + text)
+            if finding.end > len(before)
+        ]
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
         """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""
