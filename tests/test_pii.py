@@ -634,19 +634,25 @@ def test_escapes_hide_nothing(analyser: Analyser, text: str, clean: str) -> None
 
 
 def test_places_in_what_a_text_reads_are_places_in_the_text() -> None:
-    text = r"a\u00e9\u00e8b%41&amp;c"  # éè, A, &
-    reading = read_escapes(text)
-    assert reading
+    text = r"a\u00e9\u00e8b%41&#38;c"  # éè, A, &
+    (reading,) = read_escapes(text)
     assert reading.text == "aéèbA&c"
     spans = {}
     for start in range(7):
         found = reading.locate(Finding(start, start + 1, "X", 1.0))
         spans[reading.text[start]] = text[found.start : found.end]
-    escaped = {"é": r"\u00e9\u00e8", "è": r"\u00e9\u00e8", "A": "%41", "&": "&amp;"}  # side by side they go together
+    escaped = {"é": r"\u00e9\u00e8", "è": r"\u00e9\u00e8", "A": "%41", "&": "&#38;"}  # side by side they go together
     assert spans == {"a": "a", "b": "b", "c": "c"} | escaped
     whole = reading.locate(Finding(0, 7, "X", 1.0))
     assert (whole.start, whole.end) == (0, len(text))
-    assert read_escapes("plain, 50% & more \\ less") is None
+    assert read_escapes("plain, 50% & more \\ less &amp; &nosuch;") == []
+    far = "word " * 100 + "a%41 " + "word " * 100 + "Tom&#32;Baker"
+    (_, last) = read_escapes(far)
+    assert last.text.endswith("word Tom Baker")
+    assert len(last.text) < 130
+    begin = last.text.index("Tom")
+    found = last.locate(Finding(begin, begin + 9, "X", 1.0))
+    assert far[found.start : found.end] == "Tom&#32;Baker"
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import regex
 
 from stages.pii import Finding
 
+BESIDE = 100  # characters before and after an escape that belong to its surroundings
 ESCAPES = regex.compile(
-    r"(?P<letters>(?:\\+u[0-9A-Fa-f]{4})+)|(?P<spaces>\\+[nrt])|(?P<bytes>(?:%[0-9A-Fa-f]{2})+)"
-    r"|(?P<sign>&(?:\#\d{1,7}|\#x[0-9A-Fa-f]{1,6}|[A-Za-z]{2,24});)"
+    r"(?P<letters>(?:\\{1,8}u[0-9A-Fa-f]{4})+)|(?P<spaces>\\{1,8}[nrt])|(?P<bytes>(?:%[0-9A-Fa-f]{2})+)"
+    r"|(?P<sign>&(?:\#\d{1,7}|\#x[0-9A-Fa-f]{1,6}|(?!(?:amp|lt|gt|quot);)[A-Za-z]{2,24});)"  # those four hide nothing
 )
 
 
@@ -24,20 +25,17 @@ class Escape(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a text reads, and its escapes in order."""
+    """What a part of a text reads, and its escapes in order; the first is the empty one at its beginning."""
 
     text: str
     escapes: list[Escape]
 
     def locate(self, found: Finding) -> Finding:
         """A finding in what the text reads as one in the text: an escape goes whole."""
-        start, end = found.start, found.end
-        if (place := bisect_right(self.escapes, start, key=lambda escape: escape.first)) > 0:
-            before = self.escapes[place - 1]
-            start = before.start if start < before.last else before.end + start - before.last
-        if (place := bisect_right(self.escapes, end - 1, key=lambda escape: escape.first)) > 0:
-            before = self.escapes[place - 1]
-            end = before.end if end <= before.last else before.end + end - before.last
+        before = self.escapes[bisect_right(self.escapes, found.start, key=lambda escape: escape.first) - 1]
+        start = before.start if found.start < before.last else before.end + found.start - before.last
+        before = self.escapes[bisect_right(self.escapes, found.end - 1, key=lambda escape: escape.first) - 1]
+        end = before.end if found.end <= before.last else before.end + found.end - before.last
         return found._replace(start=start, end=end)
 
 
@@ -54,19 +52,34 @@ def read_escape(match: regex.Match[str]) -> str:
     return html.unescape(text)
 
 
-def read_escapes(text: str) -> Reading | None:
-    """What the text reads; None where that is the text itself."""
-    if not any(sign in text for sign in "\\%&"):
-        return None
+def read_part(text: str, matches: list[regex.Match[str]]) -> Reading:
+    """What the text reads from BESIDE before the first to BESIDE behind the last of its escapes, in whole words where
+    they are no longer than that."""
+    start, end = max(0, matches[0].start() - BESIDE), min(len(text), matches[-1].end() + BESIDE)
+    least, most = max(0, start - BESIDE), min(len(text), end + BESIDE)
+    while start > least and not text[start - 1].isspace():
+        start -= 1
+    while end < most and not text[end].isspace():
+        end += 1
     parts: list[str] = []
-    escapes: list[Escape] = []
-    position = length = 0
+    escapes = [Escape(start, start, 0, 0)]
+    for match in matches:
+        parts += [text[escapes[-1].end : match.start()], read_escape(match)]
+        first = escapes[-1].last + len(parts[-2])
+        escapes.append(Escape(match.start(), match.end(), first, first + len(parts[-1])))
+    return Reading("".join([*parts, text[escapes[-1].end : end]]), escapes)
+
+
+def read_escapes(text: str) -> list[Reading]:
+    """What the parts of the text read that have escapes."""
+    if not any(sign in text for sign in "\\%&"):
+        return []
+    groups: list[list[regex.Match[str]]] = []
     for match in ESCAPES.finditer(text):
-        start, end = match.span()
-        new = read_escape(match)
-        if new and new != match[0]:
-            length += start - position
-            parts += [text[position:start], new]
-            escapes.append(Escape(start, end, length, length + len(new)))
-            position, length = end, length + len(new)
-    return Reading("".join([*parts, text[position:]]), escapes) if escapes else None
+        if read_escape(match) in ("", match[0]):
+            continue
+        if groups and match.start() - groups[-1][-1].end() <= 2 * BESIDE:
+            groups[-1].append(match)
+        else:
+            groups.append([match])
+    return [read_part(text, group) for group in groups]

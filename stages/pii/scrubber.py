@@ -109,8 +109,9 @@ class Scrubber:
     def _scrub(self, text: str, label: str) -> Scrubbed:
         before = f"{label.replace('_', ' ').strip()}: " if label else ""
         found, denied = self.find_behind(before, text), self.denied.find(text)
-        if reading := read_escapes(text):
-            found += [reading.locate(item) for item in self.find_behind(before, reading.text)]
+        for reading in read_escapes(text):
+            label = before if reading.escapes[0].start == 0 else ""
+            found += [reading.locate(item) for item in self.find_behind(label, reading.text)]
             denied += [reading.locate(item) for item in self.denied.find(reading.text)]
         found = self.allowed.drop(found, text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
