@@ -77,10 +77,6 @@ def presidio_kinds() -> dict[str, list[Any]]:
     return kinds
 
 
-def presidio_recognisers(entity: str, language: str) -> list[EntityRecognizer]:
-    return [kind(supported_language=language) for kind in presidio_kinds().get(entity, [])]
-
-
 def countries() -> dict[str, list[str]]:
     """Country → the entities of its own identifiers that Presidio knows."""
     found: dict[str, list[str]] = {}
@@ -140,7 +136,6 @@ class Analyser:
         if NATIONAL_ID in entities:
             recognisers += national_ids(language, locales or [], entities)
         covered = {entity for recogniser in recognisers for entity in recogniser.get_supported_entities()}
-        self.entities = [entity for entity in entities if entity in covered]
         self.not_covered = [entity for entity in models.ENTITIES if entity not in covered]
         enhancer = LemmaContextAwareEnhancer(context_matching_mode="whole_word", context_suffix_count=CONTEXT_AFTER)
         self.search = Search(recognisers, threshold, words, enhancer, GATES)

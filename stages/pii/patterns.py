@@ -9,6 +9,7 @@ from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
 from stages.pii.names import ENTITY, find_names
+from stages.pii.numbers import is_luhn
 from stages.pii.phones import find_phones
 from stages.pii.secrets import secrets
 
@@ -104,12 +105,6 @@ def written_phones(language: str) -> PatternRecognizer:
         ],
         context=PHONE_WORDS,
     )
-
-
-def is_luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
-    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
 class NetworkCards(PatternRecognizer):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from stages.common.errors import InputError
 from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
+from stages.pii.escapes import read_escapes
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
@@ -71,7 +73,14 @@ def read_deny(params: Scrub) -> list[str]:
             f"{path}: has the fingerprint {digest_text(text, 12)}, params.yaml, scrub.deny_fingerprint says "
             f"{params.deny_fingerprint}; get the right file, or write the new fingerprint, in quotes"
         )
-    return [*params.deny, *(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))]
+    return [*params.deny, *parse_deny(text)]
+
+
+def parse_deny(text: str) -> list[str]:
+    """The entries of a deny file: its lines but for those that begin with #. A first backslash is dropped, so that an
+    entry may begin with # too."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line.removeprefix("\\") for line in lines if line and not line.startswith("#")]
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,18 +123,18 @@ class Scrubber:
 
     def _scrub(self, text: str, label: str) -> Scrubbed:
         before = f"{label.replace('_', ' ').strip()}: " if label else ""
-        found = [
-            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
-            for finding in self.finder.find(before + text)
-            if finding.end > len(before)
-        ]
-        found, denied = self.allowed.drop(found, text), self.denied.find(text)
+        found, denied = self.find_behind(before, text), self.denied.find(text)
+        for reading in read_escapes(text):
+            label = before if reading.escapes[0].start == 0 else ""
+            found += [reading.locate(item) for item in self.find_behind(label, reading.text)]
+            denied += [reading.locate(item) for item in self.denied.find(reading.text)]
+        found = self.allowed.drop(found, text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
         replaced = merge_findings(gone, text)
         kept = [
             item
             for item in sorted(set(found) - set(gone))
-            if not any(other.start < item.end and item.start < other.end for other in replaced)
+            if not any(other.start < item.end for other in replaced[passed(item, replaced) :][:1])
         ]
         kept = merge_findings(kept, text)
         clean, spans = self.operators.replace(replaced, text)
@@ -133,6 +142,14 @@ class Scrubber:
         if residuals:
             residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
         return Scrubbed(clean, replaced, kept, residuals)
+
+    def find_behind(self, before: str, text: str) -> list[Finding]:
+        """The findings in a text that stands behind another."""
+        return [
+            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
+            for finding in self.finder.find(before + text)
+            if finding.end > len(before)
+        ]
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
         """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""
@@ -247,9 +264,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def spans_in(kept: Finding, replaced: list[Finding], spans: list[tuple[int, int]]) -> tuple[int, int]:
     """Where a finding that stays stands after the replacement of others."""
-    shift = sum(
-        (end - start) - (item.end - item.start)
-        for item, (start, end) in zip(replaced, spans, strict=True)
-        if item.end <= kept.start
-    )
+    before = passed(kept, replaced)
+    shift = spans[before - 1][1] - replaced[before - 1].end if before else 0
     return kept.start + shift, kept.end + shift
+
+
+def passed(item: Finding, replaced: list[Finding]) -> int:
+    """How many of `replaced` (in order, apart) end before `item`."""
+    return bisect_right(replaced, item.start, key=lambda other: other.end)

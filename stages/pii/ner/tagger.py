@@ -14,8 +14,9 @@ import regex
 
 from stages.pii import Finding
 from stages.pii.names import find_names
-from stages.pii.ner.features import Lexicon, features_of, fold, load_lexicon
+from stages.pii.ner.features import Lexicon, features_of, load_lexicon
 from stages.pii.ner.text import Token, pieces_of, tokens_of
+from stages.pii.spelling import fold
 
 MODEL = Path(__file__).parent / "model.crfsuite.xz"
 LABELS = {"PERSON": "PER", "LOCATION": "LOC", "ORGANIZATION": "ORG", "ADDRESS": "ADR"}

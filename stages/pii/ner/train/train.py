@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 import pycrfsuite
 import regex
 
-from stages.pii.ner.features import Lexicon, features_of, fold, read_lists
+from stages.pii.ner.features import Lexicon, features_of, read_lists
 from stages.pii.ner.tagger import LABELS, MODEL
 from stages.pii.ner.text import Token, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import Labelled, read_conll, read_medquad
 from stages.pii.ner.train.generate import Generator
 from stages.pii.ner.train.values import FOLDER, read_sections
+from stages.pii.spelling import fold
 
 SEED = 11
 SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 12_000}
