@@ -9,6 +9,7 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberMatcher
+from phonenumbers.phonenumbermatcher import _PATTERN
 from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry
 from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 from presidio_analyzer.nlp_engine import NoOpNlpEngine
@@ -16,7 +17,7 @@ from presidio_analyzer.predefined_recognizers import PhoneRecognizer, UrlRecogni
 
 from stages.pii.analyser import GATES, Analyser, presidio_kinds
 from stages.pii.domains import ALTERNATIVES, quicken, taken
-from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones
+from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones, promising
 from stages.pii.search import Search
 from stages.pii.shapes import DIGIT, shape_of
 from stages.pii.words import WordEngine
@@ -175,6 +176,39 @@ def test_phones_are_those_of_the_library_region_by_region() -> None:
         assert {phone[:2] for phone in find_phones(text, regions, 1)} == expected, text
         found += len(expected)
     assert found > 50
+
+
+written = st.one_of(
+    st.text(alphabet="0123456789", min_size=1, max_size=11),
+    st.sampled_from(
+        [*" -./x()[]+~#,;：。％", " ext. ", ";ext=", " x", " int ", " доб ", "＋", "（", "\u2060", " anexo "]
+    ),
+    st.sampled_from(
+        ["  ", " - ", " mg ", "a", "€", ":00", "٠١٢", "2012-01-02 08", "720-555-0188", "0490754081", "1640"]
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(written, max_size=14).map("".join))
+@example("1 ext 16401 2 x 3, +1 5 (5 2-3 030 16 40 #5")
+@example("(5555 1 mg 20 anexo 5 0800 5555 1")
+def test_phones_passed_over_are_none_of_the_library(text: str) -> None:
+    regions = PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS
+    expected = {
+        (match.start, match.end) for region in regions for match in PhoneNumberMatcher(text, region, leniency=1)
+    }
+    assert {phone[:2] for phone in find_phones(text, regions, 1)} == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_every_run_that_may_be_a_phone_is_looked_at(data: st.DataObject) -> None:
+    """Runs made from the library's own expression. Those passed over are a few digits alone."""
+    text = data.draw(st.from_regex(_PATTERN, fullmatch=True))
+    if not promising(PhoneRecognizer.DEFAULT_SUPPORTED_REGIONS).search(text):
+        assert text.isdecimal()
+        assert len(text) < 4
 
 
 def test_phones_of_a_text_with_too_many_numbers_are_left_to_presidio() -> None:
