@@ -21,6 +21,7 @@ from stages.pii.domains import ALTERNATIVES, quicken, taken
 from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones, promising
 from stages.pii.search import Search, count_signs
 from stages.pii.shapes import shape_of
+from stages.pii.straight import straighten
 from stages.pii.words import WordEngine
 
 Analyser("en", ["URL"], 0.5, "none")  # no list of domains from a network
@@ -227,3 +228,46 @@ def test_pattern_that_times_out_raises_in_a_long_text(monkeypatch: pytest.Monkey
     search = Search([PatternRecognizer("A", patterns=[Pattern("slow", r"(a|a?)+$", 0.9)])])
     with pytest.raises(TimeoutError):
         search.find("a" * 5000 + "b")
+
+
+FORMS = {
+    "EMAIL_ADDRESS": "tom@example.com",
+    "IP_ADDRESS": "203.0.113.7",
+    "CREDIT_CARD": "4111-1111-1111-1111",
+    "US_SSN": "536-22-8726",
+    "IBAN_CODE": "GB33 BUKB 2020 1555 5555 55",
+    "MEDICAL_RECORD": "MRN 00482913",
+    "PHONE_NUMBER": "720-555-0188",
+    "SECRET": "password: hunter2-8x",
+    "DATE_OF_BIRTH": "born 1972-03-14",
+}
+SPELLINGS = {
+    "hyphens": {"-": "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"},
+    "spaces": {" ": "\xa0\u202f\u2007"},
+    "wide digits": {str(digit): chr(0xFF10 + digit) for digit in range(10)},
+}
+ANALYSER = Analyser("en", list(FORMS), 0.5, "none")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FORMS)), st.data())
+def test_no_spelling_hides_a_value(entity: str, data: st.DataObject) -> None:
+    value = FORMS[entity]
+    written = value
+    for signs in SPELLINGS.values():
+        for plain, others in signs.items():
+            written = written.replace(plain, data.draw(st.sampled_from([plain, *others])))
+    for sign in data.draw(st.lists(st.sampled_from("\u200b\u200c\u200d\ufeff\xad"), max_size=3)):
+        place = data.draw(st.integers(1, len(written) - 1))
+        written = written[:place] + sign + written[place:]
+    before = data.draw(st.sampled_from(["", "It is ", "é\u200b "]))
+    plain = [item for item in ANALYSER.find(f"{value} ok") if item.entity == entity]
+    found = [item for item in ANALYSER.find(f"{before}{written} ok") if item.entity == entity]
+    assert (plain[-1].end, any(item.end == len(before) + len(written) for item in found)) == (len(value), True)
+
+
+def test_plain_signs_and_their_places() -> None:
+    assert straighten("plain 720-555") is None
+    assert straighten("déjà vu") is None
+    assert straighten("５3\u20116\xa0x") == ("53-6 x", None)
+    assert straighten("\ufeffa\u200bb") == ("ab", [1, 3])

@@ -214,7 +214,7 @@ def find_phones(text: str, regions: tuple[str, ...], leniency: int, most_tries: 
             continue
         first = hope.start()
         lead = _LEAD_PATTERN.search(text, max(index, first - LEAD_WIDTH), first)
-        match = _PATTERN.search(text, lead.start() if lead else first)
+        match: Any = _PATTERN.search(text, lead.start() if lead else first)  # a digit alone is a match
         start, run = match.start(), match[0]
         if second := _SECOND_NUMBER_START_PATTERN.search(run):
             run = run[: second.start()]

@@ -23,6 +23,7 @@ from stages.pii import Finding
 from stages.pii.domains import quicken
 from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones
 from stages.pii.shapes import Shape, shape_of
+from stages.pii.straight import straighten
 
 WORD = re.compile(r"\S+")
 A_DIGIT = regex.compile(r"\d")
@@ -100,7 +101,10 @@ def row_of_digits(signs: Iterable[str], least: int) -> str:
 def is_in_row(shape: Shape | None) -> bool:
     """Whether a match is a row of digits that can be told by what stands near it."""
     return (
-        shape is not None and not shape.in_word and shape.between is not None and shape.needs[0] > 1
+        shape is not None
+        and not shape.in_word
+        and shape.between is not None
+        and shape.needs[0] > 1
         and shape.reach <= LONGEST_REACH
     )
 
@@ -131,7 +135,9 @@ class Search:
 
     threshold: the score from which a finding counts. words: gives the words that the enhancer looks at; None where
     context words do not count. gates: name of a recogniser → expressions of which each fits in a word of every text
-    where the recogniser can find anything. `find` raises TimeoutError where a pattern takes too long.
+    where the recogniser can find anything. in_plain_signs: what is not written in plain signs (straight.py) is searched
+    by all patterns once more in these, beyond what Presidio finds. `find` raises TimeoutError where a pattern takes too
+    long.
     """
 
     def __init__(
@@ -141,8 +147,10 @@ class Search:
         words: NlpEngine | None = None,
         enhancer: LemmaContextAwareEnhancer | Any = None,
         gates: dict[str, tuple[re.Pattern[str], ...]] | None = None,
+        in_plain_signs: bool = False,
     ) -> None:
         self.recognisers, self.threshold, self.words, self.enhancer = recognisers, threshold, words, enhancer
+        self.in_plain_signs = in_plain_signs
         self.language = words.get_supported_languages()[0] if words else ""
         self.in_words: list[Rule] = []
         self.in_rows: list[Rule] = []
@@ -275,8 +283,8 @@ class Search:
         return result
 
     def find_in_rows(self, text: str, opened: set[tuple[int, int]]) -> list[Raw]:
-        """What the patterns of rows of digits find in a text. A match lies in a row with the signs around it: there each
-        pattern is asked of the row and as much beside it as can decide."""
+        """What the patterns of rows of digits find in a text: each is asked of a row with the signs around it, where a
+        match lies, and of as much beside it as can decide."""
         found: list[Raw] = []
         for row in (self.ascii_rows if text.isascii() else self.rows).finditer(text):
             start, end = row.span()
@@ -344,6 +352,20 @@ class Search:
 
     def find(self, text: str) -> list[Finding]:
         """The findings from the threshold on, by position; they may overlap."""
+        found = self.find_as_written(text, self.others)
+        straight = straighten(text) if self.in_plain_signs else None
+        if straight:
+            plain, places = straight
+            others = [number for number in self.others if isinstance(self.recognisers[number], PatternRecognizer)]
+            for number, entity, start, end, score in self.find_as_written(plain, others):
+                if places:
+                    start, end = places[start], places[end - 1] + 1
+                found.append((number, entity, start, end, score))
+        found = remove_duplicates(item for item in found if item[4] >= self.threshold)
+        return sorted({Finding(start, end, entity, score) for _, entity, start, end, score in found})
+
+    def find_as_written(self, text: str, others: list[int]) -> list[Raw]:
+        """What the patterns, the search for telephone numbers and `others` find in a text, whatever the score."""
         found = self.find_in_words(text)
         opened: set[tuple[int, int]] = set()
         if self.gates:
@@ -366,14 +388,13 @@ class Search:
         for number in self.phones:
             found += self.find_phones(number, text)
         artifacts = None
-        for number in self.others:
+        for number in others:
             if self.closed[number] <= opened:
                 artifacts = artifacts or (self.words.process_text(text, self.language) if self.words else None)
                 found += self.ask(number, text, artifacts)
         if found and self.words and self.enhancer:
             found = self.raise_scores(found, text, artifacts or self.words.process_text(text, self.language))
-        found = remove_duplicates(item for item in found if item[4] >= self.threshold)
-        return sorted({Finding(start, end, entity, score) for _, entity, start, end, score in found})
+        return found
 
     def raise_scores(self, found: list[Raw], text: str, artifacts: NlpArtifacts) -> list[Raw]:
         """As LemmaContextAwareEnhancer: a context word of the recogniser beside a finding makes it surer.
