@@ -28,7 +28,7 @@ NO_IDENTIFIERS = ("CA_POSTAL_CODE", "DE_PLZ", "UK_POSTCODE")
 
 GATES = {
     "UrlRecognizer": (re.compile(r"\.[a-zA-Z\u017f\u212a]{2}"),),  # two letters, for IGNORECASE these two among them
-    "IbanRecognizer": (re.compile(r"[A-Z]{2}[0-9]{2}(?:\Z|-|[A-Z0-9]{4})", re.I),),
+    "IbanRecognizer": (re.compile(r"(?<!(?-i:[A-Z0-9]))[A-Z]{2}[0-9]{2}(?:-?[A-Z0-9]{4})?(?:\Z|-?[A-Z0-9]{4})", re.I),),
     "Keys": (
         re.compile(
             r"A[KSBC][IC]A|gh[pousr]_|github_pat_|gl[a-z]+-|xox|xapp|[srp]k_|whsec_|sk-|AIza|GOCSPX|ya29|hf_|pypi-|npm_|"
@@ -51,7 +51,7 @@ GATES = {
     "StreetAddresses": (re.compile(r"\d[A-Za-z]?\Z"), re.compile(rf"\b{patterns.STREET}\b")),
 }
 """Name of a recogniser → see search.py. Every top-level domain begins with two letters; an IBAN with two letters and
-two digits, and then come four more of either, perhaps after a hyphen or a space."""
+two digits, and then come twice four more of either, each perhaps after a hyphen or a space."""
 
 
 class PatternTimeoutError(RuntimeError):
@@ -138,7 +138,7 @@ class Analyser:
         covered = {entity for recogniser in recognisers for entity in recogniser.get_supported_entities()}
         self.not_covered = [entity for entity in models.ENTITIES if entity not in covered]
         enhancer = LemmaContextAwareEnhancer(context_matching_mode="whole_word", context_suffix_count=CONTEXT_AFTER)
-        self.search = Search(recognisers, threshold, words, enhancer, GATES)
+        self.search = Search(recognisers, threshold, words, enhancer, GATES, in_plain_signs=True)
 
     def find(self, text: str) -> list[Finding]:
         """The findings from the threshold on, by position; they may overlap."""

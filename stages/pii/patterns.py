@@ -10,7 +10,6 @@ from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecogn
 
 from stages.pii.names import ENTITY, find_names
 from stages.pii.numbers import is_luhn
-from stages.pii.phones import find_phones
 from stages.pii.secrets import secrets
 
 WRITTEN, LABELLED, IN_CONTEXT = 0.6, 0.85, 0.2  # scores; a context word before the finding adds 0.35 (Presidio)
@@ -56,17 +55,6 @@ class PhoneNumbers(PhoneRecognizer):
 
     least_digits = PHONE_DIGITS
     most_tries = sys.maxsize
-
-    def analyze(
-        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
-    ) -> list[RecognizerResult]:
-        found = {
-            (phone.start, phone.end)
-            for phone in find_phones(text, tuple(self.supported_regions), self.leniency or 0, self.most_tries)
-            if phone.national_digits >= self.least_digits
-        }
-        results = [RecognizerResult("PHONE_NUMBER", start, end, self.SCORE) for start, end in found]
-        return EntityRecognizer.remove_duplicates(results)
 
 
 class ListedNames(EntityRecognizer):
