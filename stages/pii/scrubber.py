@@ -10,6 +10,7 @@ from stages.common.errors import InputError
 from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
+from stages.pii.labels import labelled_cells, read_label
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
@@ -98,12 +99,9 @@ class Scrubber:
         return result
 
     def _scrub(self, text: str, label: str) -> Scrubbed:
-        before = f"{label.replace('_', ' ').strip()}: " if label else ""
-        found = [
-            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
-            for finding in self.finder.find(before + text)
-            if finding.end > len(before)
-        ]
+        found = self._find(text, label)
+        for cell in labelled_cells(text):
+            found += self._find(text[cell.start : cell.end], cell.label, cell.start)
         found, denied = self.allowed.drop(found, text), self.denied.find(text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
         replaced = merge_findings(gone, text)
@@ -118,6 +116,16 @@ class Scrubber:
         if residuals:
             residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
         return Scrubbed(clean, replaced, kept, residuals)
+
+    def _find(self, text: str, label: str, start: int = 0) -> list[Finding]:
+        """What is found in `text` behind its label; `text` begins at `start` of another."""
+        before = f"{label}: " if label else ""
+        shift = start - len(before)
+        return [
+            finding._replace(start=max(start, finding.start + shift), end=finding.end + shift)
+            for finding in self.finder.find(before + text)
+            if finding.end + shift > start
+        ]
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
         """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""
@@ -154,7 +162,7 @@ class Scrubber:
                     raise FailedTextError("personal data as a key")
                 called = isinstance(value.get("arguments"), dict)  # its name is a function's, which no label announces
                 return {
-                    key: self.scrub_value(entry, counts, "" if key == "name" and called else key)
+                    key: self.scrub_value(entry, counts, "" if key == "name" and called else read_label(key, label))
                     for key, entry in value.items()
                 }
             case list():
