@@ -36,7 +36,7 @@ _KINDS = (  # `from userid 500` stands in the header of mails: no person's
     r"prescription|rx|authorization|referral|enrollment|(?<!from )user|medicare|medicaid|file)"
 )
 ID = (  # the end of a label is sought first: it stands in a text less often than the words it may begin with
-    rf"(?:{_NUMBER}(?<=\b{_KINDS}(?: card)?[ -]?{_NUMBER})|\b(?:passport|medicare|medicaid)\b)"
+    rf"(?:{_NUMBER}(?<=\b{_KINDS}(?: card)?[ -]?{_NUMBER})(?<!reference ?#)|\b(?:passport|medicare|medicaid)\b)"
 )
 SSN = r"(?:SSN|social security(?:[ -]?(?:number|no|num))?|soc\.? sec\.?(?: (?:number|no))?)(?!\w)"
 BIRTH = r"(?:D\.? ?O\.? ?B|date of birth|birth ?da(?:te|y))\b"

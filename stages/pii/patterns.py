@@ -76,14 +76,14 @@ def written_phones(language: str) -> PatternRecognizer:
             # 020 7946 0123, 07700 900456, 01 99 00 12 34: a nought first, then the groups of a country at home.
             Pattern(
                 "national",
-                r"(?<![\w.,-])0(?:\d{2} \d{4} \d{4}|\d{3} \d{3} \d{4}|\d{4} \d{5,6}|[1-9](?: \d\d){4})"
-                r"(?![\w%-]|[.,]\d)",
+                r"(?<![\w.,-])(?<!\d )0(?:\d{2} \d{4} \d{4}|\d{3} \d{3} \d{4}|\d{4} \d{5,6}|[1-9](?: \d\d){4})"
+                r"(?![\w%-]|[.,]\d| \d)",
                 WRITTEN,
             ),
             Pattern("international", r"(?<!\w)\+\d(?:[-. ()]{0,3}\d){6,14}(?!\w)", WRITTEN),
             Pattern(
                 "digits",
-                NOT_A_DATE_OR_ZIP + r"(?<![\w.,$€£+-])(?<!<<)\(?\d(?:[-. ()/]{0,3}\d){6,14}(?![\w%]|[.,]\d| ?=)",
+                NOT_A_DATE_OR_ZIP + r"(?<![\w.,$€£+-])(?<!<<)\(?\d(?:[-. ()/]{0,3}\d){6,14}(?![\w%]|[.,]\d| ?= ?[$<])",
                 IN_CONTEXT,
             ),
         ],

@@ -34,27 +34,31 @@ PRIVATE_KEY = (  # up to its END line; where that is missing, as far as its line
     rf"(?:(?:[^-]|-(?!----(?:END|BEGIN))){{1,200000}}+{_END}"
     r"|(?:\s*[A-Za-z-]{4,20}: [^\n]{1,200}(?=\n))*+(?:(?:[\s>]|\\[nr])++[A-Za-z0-9+/=]{4,}+)+)"
 )
-PASSWORD = r"(?:pass ?(?:word|code)|passwd|pwd|(?<![a-z0-9])pin(?: ?(?:code|number))?)"
+_PIN = r"(?<![a-z0-9-])pin(?: ?(?:code|number))?"
+PASSWORD = rf"(?:pass ?(?:word|code)|passwd|pwd|{_PIN})"
 KEY = (
     r"(?:key|token|secret)(?<=(?<![a-z0-9])(?:(?:secret|api|access|private|encryption|account)[ _-]?key|"
     r"(?:auth|access|refresh|api|security|bearer)[ _-]?token|(?:client|api)[ _-]?secret))"
 )
 _NEXT_KEY = r"[,;&]\w{1,32}[=:]"  # of password=abc;user=x
-_VALUE = rf"(?:(?!{_NEXT_KEY}|[.,;:)?]+(?:\s|\Z))[^\s\"'`<>]){{4,4096}}+"
+_TAG = r"</?[a-z][^<>\n]{0,60}>"
+_VALUE = (  # as far as no space comes, without the signs that end a sentence; quotes and brackets inside belong to it
+    rf"(?:(?!{_NEXT_KEY}|[.,;:)?]+(?:\s|\Z)|{_TAG})(?:[^\s\"'`>]|[\"'`>](?=\w))){{4,4096}}+"
+)
 _NO_PLACEHOLDER = r"(?!\*{3}|<[^<>\n]{1,60}>|\$\{|\{\{|%\()"
 _SIGN = r"[\"']?\s{0,3}[:=]>?\s{0,3}"
-_QUOTED = rf"(?P<quote>[\"'`])\K{_NO_PLACEHOLDER}[^\n\"'`]{{3,4096}}(?=(?P=quote))"
+_QUOTED = rf"(?P<quote>[\"'`])\K{_NO_PLACEHOLDER}(?:(?!(?P=quote))[^\n]){{3,4096}}+(?=(?P=quote))"
 _NO_WORD = r"(?=[^\s\"'`]*[\d!@#$%^&*_])"
-_NO_PROSE = r"(?=[^\s\"'`]*[\d!@#$%^&*])(?=[^\s\"'`]*[a-z]|\d)(?!(?:19|20)\d\d\b)"
+_NO_PROSE = r"(?=[^\s\"'`]*(?:\d|[!@#$%^&*]\w))(?=[^\s\"'`]*[a-z]|\d)(?!(?:19|20)\d\d\b)"
 
 
 def labelled(label: str) -> dict[str, str]:
     """The ways in which a secret stands behind its label: its name → an expression."""
     return {
-        "sign": rf"{label}{_SIGN}(?:is\s)?\K{_NO_PLACEHOLDER}<?{_VALUE}",
+        "sign": rf"{label}{_SIGN}(?:is\s)?\K{_NO_PLACEHOLDER}(?![\"'`]){_VALUE}",
         "quotes": rf"{label}(?:{_SIGN}|\s(?:(?:is|was|to)\s)?){_QUOTED}",
         "is": rf"{label}\s(?:is|was|to)[:\s]\s?\K{_NO_WORD}{_VALUE}",
-        "alone": rf"{label}\s\K{_NO_PROSE}{_VALUE}",
+        "alone": rf"{label}[ \t](?<!pin )\K{_NO_PROSE}{_VALUE}",
     }
 
 
