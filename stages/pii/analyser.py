@@ -41,7 +41,7 @@ IDS = (
     THREE_DIGITS,
     re.compile("num|no(?![a-z])|.d(?![a-z])|#|code|.dentif|pa[s\u017f]{2}port|med.ca", re.I),
     re.compile(
-        "ac+ou?n?t|pol.cy|memb|cla.m|[s\u017f]{2}port|v.[s\u017f]a|.n[s\u017f]ur|cu[s\u017f]tom|cl.ent|ca[s\u017f]e|emplo|"
+        "ac+(?:oun)?t|pol.cy|memb|cla.m|[s\u017f]{2}port|v.[s\u017f]a|.n[s\u017f]ur|cu[s\u017f]tom|cl.ent|ca[s\u017f]e|emplo|"
         "[s\u017f]tud|[s\u017f]ub[s\u017f]|group|l.cen|perm.t|reg.[s\u017f]|badge|tax|nat.o|.dent|.d(?![a-z])|referen|pre[s\u017f]c|"
         "rx|author|referra|enrol|u[s\u017f]er|med.ca|f.le",
         re.I,

@@ -27,8 +27,8 @@ DATE = (
 
 _NUMBER = r"(?:(?:number|no|id|num|code|identifier)\b|#)"
 RECORD = (
-    rf"(?:MRN\b|(?:medical|health|hospital|patient|chart) record\b(?:[ -]?{_NUMBER})?|"
-    rf"(?:patient|chart|hospital)['’]?s? ?{_NUMBER})"
+    rf"(?<![a-z0-9])(?:MRN\b|(?:medical|health|hospital|patient|chart)[ _-]?record(?:\b|[ _-]?{_NUMBER})|"
+    rf"(?:patient|chart|hospital)['’]?s?[ _-]?{_NUMBER})"
 )
 _KINDS = (  # `from userid 500` stands in the header of mails: no person's
     r"(?:account|acct|policy|member(?:ship)?|claim|customer|client|case|employee|student|passport|visa|insurance|"
@@ -36,10 +36,11 @@ _KINDS = (  # `from userid 500` stands in the header of mails: no person's
     r"prescription|rx|authorization|referral|enrollment|(?<!from )user|medicare|medicaid|file)"
 )
 ID = (  # the end of a label is sought first: it stands in a text less often than the words it may begin with
-    rf"(?:{_NUMBER}(?<=\b{_KINDS}(?: card)?[ -]?{_NUMBER})(?<!reference ?#)|\b(?:passport|medicare|medicaid)\b)"
+    rf"(?:{_NUMBER}(?<=(?<![a-z0-9]){_KINDS}(?:[ _-]?card)?[ _-]?{_NUMBER})(?<!(?:reference|id) ?#)|"
+    r"\b(?:passport|medicare|medicaid)\b)"
 )
-SSN = r"(?:SSN|social security(?:[ -]?(?:number|no|num))?|soc\.? sec\.?(?: (?:number|no))?)(?!\w)"
-BIRTH = r"(?:D\.? ?O\.? ?B|date of birth|birth ?da(?:te|y))\b"
+SSN = rf"(?<![a-z0-9])(?:(?:SSN|social[ _-]?security|soc\.? sec\.?)(?:\b|[ _-]?{_NUMBER}))"
+BIRTH = r"(?<![a-z0-9])(?:D\.? ?O\.? ?B|date[ _-]?of[ _-]?birth|birth[ _-]?da(?:te|y))\b"
 
 _BEFORE = (  # between a label and its number
     r"\.?(?: on (?:file|record)\b)?[.:#=]*"
@@ -47,25 +48,26 @@ _BEFORE = (  # between a label and its number
 )
 _OWNER = r"(?:my|our|his|her|their|your|\w{1,30}['’]s)"
 _BEHIND = (  # between a number and its label
-    rf"[\"'`)*]{{0,3}}(?:,? (?:is|was|as|for) (?:{_OWNER}|the|this)|, {_OWNER})(?: (?!and\b|or\b)\w{{1,20}}){{0,2}}? "
+    rf"[\"'`)*]{{0,3}}(?:,? (?:is|was|as|for) (?:{_OWNER}|the|this)|, {_OWNER})"
+    r"(?: (?!and\b|or\b)[\w’']{1,20}){0,2}? "
 )
 
 _UNIT = r"(?:[mk]?g|mcg|m?l|[cmk]?m|lbs?|mmHg|[A-Z]{3}|dollars|euros|(?:second|minute|hour|day|week|month|year|time)s?)"
 _GROUP = rf" (?=[A-Z]*\d)(?-i:[A-Z0-9]{{3,8}})(?![\w%]|[.,]\d| (?-i:{_UNIT})\b)"
 _GROUPS = (
-    r"(?=(?:[A-Z ]{0,4}\d){5})(?-i:[A-Z]{0,4}\d[A-Z0-9]{1,6}+)"
+    r"(?=(?:[A-Z -]{0,6}\d){5})(?-i:(?:[A-Z]{1,5}-)?[A-Z]{0,4}\d[A-Z0-9]{1,6}+)"
     rf"(?:{_GROUP}){{1,6}}+(?: \d{{1,2}}(?=[^\w ]|\Z| ?\n))?"
 )
 _RUN = r"[A-Z0-9]{1,64}(?:[-/_][A-Z0-9]{1,64}|\.\d{1,64}){0,30}+"
+_THREE_DIGITS = r"(?=[\w/.-]*\d{3})"  # in a row: a gate of analyser.py asks for them
 _LETTERS = r"(?:(?-i:[A-Z]{1,5}) )?"
 _NEITHER = rf"(?!(?:\d{{1,2}}([/.-])\d{{1,2}}\1{_YEAR}|{_YEAR}([/.-])\d{{1,2}}\2\d{{1,2}}|1-8\d\d-\w+)\b)"
-RECORD_NUMBER = (
-    rf"{_NEITHER}{_LETTERS}(?:{_GROUPS}|(?=[A-Z]{{0,5}}[-/]?\d)(?=(?:[-/.]?[A-Z]{{0,5}}\d){{4}}){_RUN})(?!\w)"
-)
-ID_NUMBER = rf"{_NEITHER}{_LETTERS}(?:{_GROUPS}|(?=[\w/.-]*\d{{3}}){_RUN})(?!\w)"
+_FOUR_DIGITS = r"(?=[A-Z]{0,5}[-/]?\d)(?=(?:[-/.]?[A-Z]{0,5}\d){4})"
+RECORD_NUMBER = rf"{_NEITHER}{_LETTERS}(?:{_GROUPS}|{_FOUR_DIGITS}{_THREE_DIGITS}{_RUN})(?!\w)"
+ID_NUMBER = rf"{_NEITHER}{_LETTERS}(?:{_GROUPS}|{_THREE_DIGITS}{_RUN})(?!\w)"
 SSN_NUMBER = r"(?!000|666)\d{3}[- .]?(?!00)\d{2}[- .]?(?!0000)\d{4}(?![\w-])"
 FARTHEST = 256  # characters of a value whose label stands behind it
-ALONE = r"(?<![\w/.@:$€£#-])"  # what may stand before a number whose label follows
+ALONE = rf"(?<![\w/.@:$€£#-])(?!{_YEAR}\Z)"  # before a number whose label follows
 
 
 class LabelsBehind(EntityRecognizer):
@@ -98,7 +100,7 @@ def medical_records(language: str) -> list[EntityRecognizer]:
             name="MedicalRecords",
             supported_language=language,
             patterns=[
-                Pattern("labelled", rf"\b{RECORD}{_BEFORE}\K{RECORD_NUMBER}", LABELLED),
+                Pattern("labelled", rf"{RECORD}{_BEFORE}\K{RECORD_NUMBER}", LABELLED),
                 Pattern("lettered", r"(?<![\w-])[A-Z]{2,4}-\d{5,8}(?![\w-])", IN_CONTEXT),
             ],
             context=RECORD_WORDS,
@@ -127,7 +129,7 @@ def labelled_ssns(language: str) -> list[EntityRecognizer]:
             "US_SSN",
             name="LabelledSsns",
             supported_language=language,
-            patterns=[Pattern("labelled", rf"\b{SSN}{_BEFORE}\K{SSN_NUMBER}", LABELLED_SSN)],
+            patterns=[Pattern("labelled", rf"{SSN}{_BEFORE}\K{SSN_NUMBER}", LABELLED_SSN)],
         ),
         LabelsBehind("US_SSN", "SsnsBefore", language, ALONE + SSN_NUMBER, SSN, LABELLED_SSN),
     ]
@@ -142,7 +144,7 @@ def dates_of_birth(language: str) -> list[EntityRecognizer]:
             name="DatesOfBirth",
             supported_language=language,
             patterns=[
-                Pattern("labelled", rf"\b{BIRTH}{_BEFORE}\K(?:{DATE}|{plain})", LABELLED),
+                Pattern("labelled", rf"{BIRTH}{_BEFORE}\K(?:{DATE}|{plain})", LABELLED),
                 Pattern("date", DATE, IN_CONTEXT),
             ],
             context=BIRTH_WORDS,

@@ -41,7 +41,7 @@ KEY = (
     r"(?:auth|access|refresh|api|security|bearer)[ _-]?token|(?:client|api)[ _-]?secret))"
 )
 _NEXT_KEY = r"[,;&]\w{1,32}[=:]"  # of password=abc;user=x
-_TAG = r"</?[a-z][^<>\n]{0,60}>"
+_TAG = r"</?(?:a|b|br|code|div|em|font|h\d|i|li|p|pre|span|strong|t[dhr])\b[^<>\n]{0,60}>"
 _VALUE = (  # as far as no space comes, without the signs that end a sentence; quotes and brackets inside belong to it
     rf"(?:(?!{_NEXT_KEY}|[.,;:)?]+(?:\s|\Z)|{_TAG})(?:[^\s\"'`>]|[\"'`>](?=\w))){{4,4096}}+"
 )
@@ -62,7 +62,10 @@ def labelled(label: str) -> dict[str, str]:
     }
 
 
-PASSWORDS = labelled(PASSWORD) | {"passphrase": r"pass ?phrase[\"']?\s{0,3}[:=]\s{0,3}[\"'`]?\K\w[^\n\"'`.]{3,400}"}
+PASSWORDS = labelled(PASSWORD) | {
+    "pin": rf"{_PIN}[ \t]\K(?!(?:19|20)\d\d\b)\d{{4,8}}(?!\w|[.,-]\d)",
+    "passphrase": r"pass ?phrase[\"']?\s{0,3}[:=]\s{0,3}[\"'`]?\K\w[^\n\"'`.]{3,400}",
+}
 LABELLED_KEYS = labelled(KEY) | {
     "secret": rf"(?<![a-z0-9])secret[\"']?\s{{0,3}}[:=]>?\s{{0,3}}[\"'`]?\K{_NO_PLACEHOLDER}{_NO_WORD}{_VALUE}",
     "bearer": r"\b(?:bearer|basic|token)\s\K(?=[^\s]*\d)[A-Za-z0-9._~+/-]{16,8000}=*",
