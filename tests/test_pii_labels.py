@@ -56,6 +56,8 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----"
         ("social security number 219 09 9998", "social security number <US_SSN>"),
         ("DOB: 1990-04-05T00:00:00Z", "DOB: <DATE_OF_BIRTH>"),
         ("Date of birth 19900405", "Date of birth <DATE_OF_BIRTH>"),
+        ("They want the claim number; it is 482913.", "They want the claim number; it is <ID_NUMBER>."),
+        ("He gave me his MRN, it's 00482913", "He gave me his MRN, it's <MEDICAL_RECORD>"),
         # the label behind
         ("00482913 is my claim number", "<ID_NUMBER> is my claim number"),
         ("It quotes CLM-1234 5678 as my claim number", "It quotes <ID_NUMBER> as my claim number"),
@@ -67,6 +69,7 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----"
         ("password: abcd,efgh;1234", "password: <SECRET>"),
         ("password: ab<cd>e'f and more", "password: <SECRET> and more"),
         ("password: <hunter22", "password: <SECRET>"),
+        ("I chose a password, it is hunter2", "I chose a password, it is <SECRET>"),
         ('the password is "two words"', 'the password is "<SECRET>"'),
         ("Server=x;Password=abc1;Database=y", "Server=x;Password=<SECRET>;Database=y"),
         ("login admin, password Quarry*x9, now", "login admin, password <SECRET>, now"),

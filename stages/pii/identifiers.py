@@ -44,7 +44,8 @@ BIRTH = r"(?<![a-z0-9])(?:D\.? ?O\.? ?B|date[ _-]?of[ _-]?birth|birth[ _-]?da(?:
 
 _BEFORE = (  # between a label and its number
     r"\.?(?: on (?:file|record)\b)?[.:#=]*"
-    r"(?:,?(?: (?:which|that))? (?:is|was|are|being|reads|shows)\b(?: now)?)?[\s:#=\"'`(*]{0,5}"
+    r"(?:[,;.]?(?: (?:which|that|it))?(?: (?:is|was|are|being|reads|shows)\b|(?<=it)['’]s\b)(?: now)?)?"
+    r"[\s:#=\"'`(*]{0,5}"
 )
 _OWNER = r"(?:my|our|his|her|their|your|\w{1,30}['’]s)"
 _BEHIND = (  # between a number and its label

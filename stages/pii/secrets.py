@@ -57,8 +57,8 @@ def labelled(label: str) -> dict[str, str]:
     return {
         "sign": rf"{label}{_SIGN}(?:is\s)?\K{_NO_PLACEHOLDER}(?![\"'`]){_VALUE}",
         "quotes": rf"{label}(?:{_SIGN}|\s(?:(?:is|was|to)\s)?){_QUOTED}",
-        "is": rf"{label}\s(?:is|was|to)[:\s]\s?\K{_NO_WORD}{_VALUE}",
-        "alone": rf"{label}[ \t](?<!pin )\K{_NO_PROSE}{_VALUE}",
+        "is": rf"{label}(?:[,;.]? (?:it|which|that))?\s(?:is|was|to)[:\s]\s?\K{_NO_WORD}{_VALUE}",
+        "alone": rf"{label}[ \t](?<!pin )\K(?!<){_NO_PROSE}{_VALUE}",
     }
 
 
