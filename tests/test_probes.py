@@ -449,7 +449,7 @@ def test_each_type_in_every_style_with_lookalikes() -> None:
     probes = plant_personal_data(ROWS.lazy(), PARAMS)
     sought = probes.filter(expected=CAUGHT)
     counts = dict.fromkeys(sought["probe"].unique(), PARAMS.personal_data)
-    assert Counter(sought["probe"]) == counts | {"SECRET": 2 * PARAMS.personal_data}  # keys and passwords
+    assert Counter(sought["probe"]) == counts | dict.fromkeys(("SECRET", "ID_NUMBER"), 2 * PARAMS.personal_data)
     assert probes["row_id"].n_unique() == probes.height
     assert {"PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "STREET_ADDRESS", "DATE_OF_BIRTH", "US_SSN"} <= set(
         sought["probe"]

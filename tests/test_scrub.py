@@ -107,7 +107,8 @@ def table(*rows: dict[str, Any]) -> pl.DataFrame:
         ("From 203.0.113.7 or 2001:db8:0:0:0:0:0:1.", "From <IP_ADDRESS> or <IP_ADDRESS>."),
         ("MRN 00482913 is mine.", "MRN <MEDICAL_RECORD> is mine."),
         ("patient ID: JS-20417.", "patient ID: <MEDICAL_RECORD>."),
-        ("My medical record number is 48-2913.", "My medical record number is 48-2913."),  # too short to be one
+        ("My medical record number is 48-2913.", "My medical record number is <MEDICAL_RECORD>."),
+        ("My medical record number is 482.", "My medical record number is 482."),  # too short to be one
         ("I was born on 03/14/1972.", "I was born on <DATE_OF_BIRTH>."),
         ("DOB 1972-03-14, D.O.B.: March 14, 1972", "DOB <DATE_OF_BIRTH>, D.O.B.: <DATE_OF_BIRTH>"),
         ("My date of birth is 14 March 1972.", "My date of birth is <DATE_OF_BIRTH>."),

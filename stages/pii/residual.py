@@ -14,7 +14,7 @@ from typing import NamedTuple
 Span = tuple[int, int]
 LEAST_BITS = 3.0  # of entropy a character: words have 2.5 to 3, keys in base64 4 to 5, in hex 3 to 4
 KINDS = {
-    "at_sign": re.compile(r"[^\s@<>()]+@[^\s@<>()]+"),
+    "at_sign": re.compile(r"(?<![^\s@<>()])[^\s@<>()]{1,256}@[^\s@<>()]{1,256}"),
     "digits": re.compile(r"(?<![\w.])\+?\(?\d(?:[ ().\-/]{0,2}\d){6,}(?!\w)"),
     "long_code": re.compile(r"(?<![\w/.=&?%-])[A-Za-z0-9_/+=-]{20,}"),
     "titled_name": re.compile(r"\b(?:Mr|Mrs|Ms|Mx|Dr|Prof|Miss|Sir|Madam)\b\.? [A-Z][\w'’-]+(?: [A-Z][\w'’-]+)?"),

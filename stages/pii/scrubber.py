@@ -14,6 +14,7 @@ from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
 from stages.pii.escapes import read_escapes
+from stages.pii.labels import labelled_cells, read_label
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
@@ -122,11 +123,12 @@ class Scrubber:
         return result
 
     def _scrub(self, text: str, label: str) -> Scrubbed:
-        before = f"{label.replace('_', ' ').strip()}: " if label else ""
-        found, denied = self.find_behind(before, text), self.denied.find(text)
+        found, denied = self._find(text, label), self.denied.find(text)
+        for cell in labelled_cells(text):
+            found += self._find(text[cell.start : cell.end], cell.label, cell.start)
         for reading in read_escapes(text):
-            label = before if reading.escapes[0].start == 0 else ""
-            found += [reading.locate(item) for item in self.find_behind(label, reading.text)]
+            here = self._find(reading.text, label if reading.escapes[0].start == 0 else "")
+            found += [reading.locate(item) for item in here]
             denied += [reading.locate(item) for item in self.denied.find(reading.text)]
         found = self.allowed.drop(found, text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
@@ -143,12 +145,14 @@ class Scrubber:
             residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
         return Scrubbed(clean, replaced, kept, residuals)
 
-    def find_behind(self, before: str, text: str) -> list[Finding]:
-        """The findings in a text that stands behind another."""
+    def _find(self, text: str, label: str, start: int = 0) -> list[Finding]:
+        """What is found in `text` behind its label; `text` begins at `start` of another."""
+        before = f"{label}: " if label else ""
+        shift = start - len(before)
         return [
-            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
+            finding._replace(start=max(start, finding.start + shift), end=finding.end + shift)
             for finding in self.finder.find(before + text)
-            if finding.end > len(before)
+            if finding.end + shift > start
         ]
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
@@ -186,7 +190,7 @@ class Scrubber:
                     raise FailedTextError("personal data as a key")
                 called = isinstance(value.get("arguments"), dict)  # its name is a function's, which no label announces
                 return {
-                    key: self.scrub_value(entry, counts, "" if key == "name" and called else key)
+                    key: self.scrub_value(entry, counts, "" if key == "name" and called else read_label(key, label))
                     for key, entry in value.items()
                 }
             case list():
