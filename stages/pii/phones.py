@@ -123,6 +123,12 @@ def promising(regions: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"\d(?:{led}|\d*+(?:(?<=\d{{{least}}})|{signs}{{1,4}}\d|{extension}))", re.IGNORECASE)
 
 
+def prepare(regions: tuple[str, ...]) -> None:
+    """Make what find_phones needs for `regions`, once a process: expressions of several thousand characters."""
+    promising(regions)
+    written_in(regions)
+
+
 def may_be_number(plain: str, plan: Plan) -> bool:
     """Whether digits, or what is left of them without the country's code and without what is written before national
     numbers, which libphonenumber takes away up to twice, may be a valid number; or whether they lead abroad."""

@@ -21,7 +21,7 @@ from presidio_analyzer.predefined_recognizers import PhoneRecognizer, UrlRecogni
 
 from stages.pii import Finding
 from stages.pii.domains import quicken
-from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones
+from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones, prepare
 from stages.pii.shapes import Shape, shape_of
 from stages.pii.straight import straighten
 
@@ -174,6 +174,7 @@ class Search:
                     self._open(number, CONTEXT, re.compile(words_of_it, re.IGNORECASE))
             elif type(recogniser) is PhoneRecognizer or hasattr(recogniser, "least_digits"):
                 self.phones.append(number)
+                prepare(tuple(recogniser.supported_regions))
                 continue
             else:
                 self.others.append(number)
