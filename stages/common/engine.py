@@ -48,7 +48,7 @@ class Engine(Params):
     name: Literal["local", "ray"]
     """`local`: processes of this machine; `ray`: Ray Data."""
     workers: PositiveInt | None
-    """Processes that work side by side; null: one per CPU core (of the cluster, with Ray)."""
+    """Processes that work side by side, threads in local dedup; null: one per CPU core (of the cluster, with Ray)."""
     address: str | None
     """Of a Ray cluster to join (`auto`, `ray://HOST:10001`, `HOST:6379`); null: a Ray of its own on this machine."""
 

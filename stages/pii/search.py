@@ -2,16 +2,15 @@
 
 What takes its time is asking every pattern of every character of every text. Here a pattern whose matches lie inside
 one word (shapes.py says which do, and why) is asked of each distinct word once; the other patterns are asked of texts
-that hold what their matches must hold; telephone numbers have a file of their own (phones.py). Context words,
-thresholds and the removal of duplicates follow AnalyzerEngine step by step, on plain tuples:
+that hold what their matches must hold (rules.py); telephone numbers have a file of their own (phones.py). Context
+words, thresholds and the removal of duplicates follow AnalyzerEngine step by step, on plain tuples:
 tests/test_pii_search.py compares the two.
 """
 
-import operator
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import regex
 from presidio_analyzer import EntityRecognizer, Pattern, PatternRecognizer, pattern_recognizer
@@ -22,91 +21,19 @@ from presidio_analyzer.predefined_recognizers import PhoneRecognizer, UrlRecogni
 from stages.pii import Finding
 from stages.pii.domains import quicken
 from stages.pii.phones import MOST_TRIES, TooManyTriesError, find_phones, prepare
-from stages.pii.shapes import Shape, shape_of
+from stages.pii.rules import Gate, Rule, can_hold, count_signs, is_in_row, row_of_digits
+from stages.pii.shapes import shape_of
 from stages.pii.straight import straighten
 
 WORD = re.compile(r"\S+")
-A_DIGIT = regex.compile(r"\d")
-A_LETTER = regex.compile(r"[^\W\d_]")
-ASCII_DIGITS, ASCII_LETTER = re.compile("[0-9]"), re.compile("[A-Za-z]")
 NO_SPACE_FOR_REGEX = re.compile("[\x1c-\x1f]")  # white space for Python, not for `regex`
 MEMORY_WORDS = 200_000  # distinct words whose findings are remembered, about 30 MB
 CONTEXT = -1  # the gate that a context word opens
 LONG_WORD = 200  # characters from which a word is not remembered, and the time of a search is watched
-LONGEST_REACH = 40  # of a pattern that is asked of rows of digits, with what stands around them
 
 Raw = tuple[int, str, int, int, float]
 """Number of the recogniser, entity, start, end, score. A word that opens a gate of the recogniser holds one without an
 entity: `start` is the number of the gate."""
-
-
-class Rule(NamedTuple):
-    """One pattern of a recogniser."""
-
-    number: int
-    pattern: Any
-    score: float
-    shape: Shape | None
-    weak: bool
-    """Whether a match stays below the threshold unless a context word stands beside it."""
-    gate: Any
-    """An expression that matches in every text where the pattern can; None for no such."""
-    judged: bool
-    """Whether its recogniser judges a match, by a checksum for example."""
-
-
-class Gate(NamedTuple):
-    """An expression that fits in a word of every text where a recogniser can find anything."""
-
-    number: int
-    place: int
-    expression: Any
-    shape: Shape | None
-
-
-def count_signs(text: str) -> tuple[int, ...]:
-    """How many of SIGNS stand in a text; of letters and quotes, whether any does."""
-    count = text.count
-    if text.isascii():
-        digits, letter = len(ASCII_DIGITS.findall(text)), ASCII_LETTER.search(text)
-    else:
-        digits, letter = len(A_DIGIT.findall(text)), A_LETTER.search(text)
-    colons, hyphens = count(":"), count("-")
-    return (
-        digits,
-        letter is not None,
-        count("@"),
-        count("."),
-        colons,
-        hyphens,
-        count("/"),
-        colons + hyphens,
-        '"' in text or "'" in text,
-    )
-
-
-def can_hold(shape: Shape | None, signs: tuple[int, ...], width: int) -> bool:
-    """Whether a match of such a shape fits in a text with these SIGNS."""
-    if shape is None:
-        return True
-    return width >= shape.least_width and all(map(operator.ge, signs, shape.needs))
-
-
-def row_of_digits(signs: Iterable[str], least: int) -> str:
-    """An expression for at least so many digits with nothing but `signs` between them."""
-    between = "".join(regex.escape(sign) for sign in sorted(signs))
-    return rf"\d(?:[{between}]*+\d){{{least - 1},}}" if between else rf"\d{{{least},}}"
-
-
-def is_in_row(shape: Shape | None) -> bool:
-    """Whether a match is a row of digits that can be told by what stands near it."""
-    return (
-        shape is not None
-        and not shape.in_word
-        and shape.between is not None
-        and shape.needs[0] > 1
-        and shape.reach <= LONGEST_REACH
-    )
 
 
 def remove_duplicates(found: Iterable[Raw]) -> list[Raw]:
