@@ -98,6 +98,24 @@ def test_a_name_found_once_is_found_again_and_a_surname_alone_too(tagger: Tagger
     assert persons == ["Margaret Okonkwo", "Okonkwo"]
 
 
+@pytest.mark.parametrize("account", ["margaretpeterson", "Margaret_Peterson", "margaretpeterson84"])
+def test_an_account_named_after_a_person_is_one(tagger: Tagger, account: str) -> None:
+    assert found_in(tagger, f"so true @{account} !!") == {("PERSON", account)}
+
+
+def test_other_accounts_annotations_and_mail_addresses_stay(tagger: Tagger) -> None:
+    text = "@Override @validator @ManyToOne @staticmethod @media @USER @daily_news @tensorflow/tfjs info@margaretpeterson.de"
+    assert tagger.find(text) == []
+
+
+def test_accounts_that_do_not_count_are_no_false_alarms(tagger: Tagger, tmp_path: Path) -> None:
+    conll = tmp_path / "posts.conll"
+    conll.write_text("@margaretpeterson\tB-person\nso\tO\ntrue\tO\n\n")
+    left, counted = evaluate.evaluate(str(conll), tagger.find), evaluate.evaluate(f"accounts:{conll}", tagger.find)
+    assert (left["PERSON"]["spans"], left["PERSON"]["found"]) == (0, 0)
+    assert (counted["PERSON"]["recall"], counted["PERSON"]["precision"]) == (1.0, 1.0)
+
+
 def test_equal_texts_give_equal_findings_whatever_came_between(tagger: Tagger) -> None:
     texts = [text for text, _, _ in NAMES]
     first = [tagger.find(text) for text in texts]

@@ -2,7 +2,8 @@
 
 The model gives each word the probability of being no name at all; below 1 - THRESHOLD it is one, of the likeliest type.
 Then rules: an address is joined from its lines, names of diseases stay (Down syndrome), a person found once is found
-again, and what the rules of stages/pii/names.py find beside it is added.
+again, an account named after a person (@margaretokonkwo) is one, and what the rules of stages/pii/names.py find beside
+it is added.
 """
 
 import lzma
@@ -56,7 +57,8 @@ class Tagger:
         findings = join_addresses(findings, text)
         findings = [found for found in findings if not (is_eponym(found, text) or is_title(found, text))]
         findings = add_apart(findings, [found for found in find_names(text) if not is_eponym(found, text)])
-        return add_apart(findings, self.find_again(findings, tokens, text))
+        findings = add_apart(findings, self.find_again(findings, tokens, text))
+        return add_apart(findings, [account for token in tokens for account in self.read_account(token)])
 
     def tag(self, tokens: list[Token]) -> list[Finding]:
         """What the model finds in one piece of a text."""
@@ -98,6 +100,22 @@ class Tagger:
         }
         again = [Finding(token.start, token.end, "PERSON", REPEATED) for token in tokens if token.text in words]
         return [found for found in again if not is_eponym(found, text)]
+
+    def read_account(self, token: Token) -> list[Finding]:
+        """A person where the name of an account is a frequent first name and a family name that is no common word.
+
+        Of 299 such accounts in the tweets for training (Broad Twitter Corpus b, g, h) 291 are labelled as persons. With
+        every first name or common words it would be 95 in 100 too, but code has @validator and @ManyToOne.
+        """
+        name = fold(token.text[1:]).replace("_", "").rstrip("0123456789")
+        if token.text[0] != "@" or not any(
+            self.lexicon.first.get(name[:cut]) == "2"
+            and name[cut:] in self.lexicon.family
+            and self.lexicon.words.get(name[cut:], "") < "3"
+            for cut in range(3, len(name) - 2)
+        ):
+            return []
+        return [Finding(token.start + 1, token.end, "PERSON", REPEATED)]
 
     def is_common(self, word: str) -> bool:
         low = fold(word)
