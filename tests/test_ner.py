@@ -12,10 +12,11 @@ import pytest
 import regex
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 
+from stages.pii import Finding
 from stages.pii.ner import evaluate
 from stages.pii.ner.features import LEXICON, load_lexicon
 from stages.pii.ner.recogniser import LearnedNames
-from stages.pii.ner.tagger import MODEL, Tagger, load_tagger
+from stages.pii.ner.tagger import MODEL, Tagger, is_title, join_firms, load_tagger, turn_corner
 from stages.pii.ner.text import LONGEST, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import join_tokens
 from stages.pii.ner.train.values import FOLDER
@@ -98,13 +99,37 @@ def test_a_name_found_once_is_found_again_and_a_surname_alone_too(tagger: Tagger
     assert persons == ["Margaret Okonkwo", "Okonkwo"]
 
 
+def located(text: str, value: str, entity: str = "PERSON") -> Finding:
+    return Finding(text.index(value), text.index(value) + len(value), entity, 0.9)
+
+
+def test_a_rank_after_an_article_is_no_person_and_before_a_name_it_is() -> None:
+    text = "The Lord Mayor met Lord Byron; the Duke Albert Hamilton smiled."
+    values = ("Lord Mayor", "Lord Byron", "Duke Albert Hamilton")
+    assert [is_title(located(text, value), text) for value in values] == [True, False, False]
+
+
+def test_what_stands_at_the_corner_of_a_street_is_a_street() -> None:
+    text = "Stop at the corner of Elm Road and Clara Hughes, not at Ida and Elm Road. Ask Ida Noll."
+    turned = {value: turn_corner(located(text, value), text).entity for value in ("Clara Hughes", "Ida Noll")}
+    assert turned == {"Clara Hughes": "LOCATION", "Ida Noll": "PERSON"}
+
+
+def test_partners_with_a_verb_in_the_singular_are_a_firm() -> None:
+    firm, people = "Yes. Hale, Brandt and Osei has moved.", "Hale, Brandt and Osei have moved."
+    parts = [located(firm, value) for value in ("Hale", "Brandt", "Osei")]
+    assert join_firms(parts, firm) == [located(firm, "Hale, Brandt and Osei", "ORGANIZATION")]
+    same = [located(people, value) for value in ("Hale", "Brandt", "Osei")]
+    assert join_firms(same, people) == same
+
+
 @pytest.mark.parametrize("account", ["margaretpeterson", "Margaret_Peterson", "margaretpeterson84"])
 def test_an_account_named_after_a_person_is_one(tagger: Tagger, account: str) -> None:
     assert found_in(tagger, f"so true @{account} !!") == {("PERSON", account)}
 
 
 def test_other_accounts_annotations_and_mail_addresses_stay(tagger: Tagger) -> None:
-    text = "@Override @validator @ManyToOne @staticmethod @media @USER @daily_news @tensorflow/tfjs info@margaretpeterson.de"
+    text = "@Override @validator @ManyToOne @staticmethod @media @daily_news @angular/core info@margaretpeterson.de"
     assert tagger.find(text) == []
 
 
