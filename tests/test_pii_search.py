@@ -266,6 +266,14 @@ def test_no_spelling_hides_a_value(entity: str, data: st.DataObject) -> None:
     assert (plain[-1].end, any(item.end == len(before) + len(written) for item in found)) == (len(value), True)
 
 
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [("_a.b@gmail.com_", "_a.b@gmail.com "), ("SSN_219-09-9998", "SSN 219-09-9998"), ("ks_c_5601-1987", None)],
+)
+def test_underscores_beside_a_value(text: str, plain: str | None) -> None:
+    assert straighten(text) == (None if plain is None else (plain, None))
+
+
 def test_plain_signs_and_their_places() -> None:
     assert straighten("plain 720-555") is None
     assert straighten("déjà vu") is None

@@ -8,7 +8,9 @@ told to keep and what is public is not counted.
 
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
+from itertools import accumulate
 from typing import NamedTuple
 
 Span = tuple[int, int]
@@ -50,6 +52,8 @@ def is_code(word: str) -> bool:
 
 def find_residuals(text: str, known: list[Span]) -> list[Residual]:
     """What looks like personal data outside the spans `known`."""
+    spans = sorted(known)
+    starts, ends = [start for start, _ in spans], list(accumulate((end for _, end in spans), max))
     found = []
     for kind, expression in KINDS.items():
         if kind == "at_sign" and "@" not in text:
@@ -58,7 +62,8 @@ def find_residuals(text: str, known: list[Span]) -> list[Residual]:
             start, end = match.span()
             if kind == "long_code" and not is_code(match[0]):
                 continue
-            if not any(first < end and start < last for first, last in known):
+            before = bisect_left(starts, end)  # spans that begin before the end of the match
+            if not before or ends[before - 1] <= start:
                 found.append(Residual(start, end, kind))
     return sorted(found)
 

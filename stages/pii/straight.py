@@ -1,4 +1,7 @@
-"""A text in plain signs: hyphens of typography, no-break spaces, wide forms and characters of no width hide nothing."""
+"""A text in plain signs: hyphens of typography, no-break spaces, wide forms, characters of no width and underscores
+beside a value hide nothing."""
+
+import regex
 
 from stages.pii.ner.text import read_plain
 
@@ -8,13 +11,17 @@ PLAIN = (
     | dict.fromkeys(map(ord, "\xa0\u2007\u202f"), " ")
     | WIDE
 )
+AROUND = regex.compile(r"(?<=[A-Za-z])_+(?=\d+-\d+-\d)|(?<=@[\w.-]{1,99}\.[A-Za-z]{2,24})_+(?!\w)")
+"""An underscore between a name and a number in groups, or behind an address: SSN_219-09-9998, _a@b.org_."""
 
 
 def straighten(text: str) -> tuple[str, list[int] | None] | None:
     """`text` in plain signs, and for each of its characters the place in `text` (None where places are equal); None
     where it is plain already."""
-    if text.isascii():
-        return None
-    plain, places = read_plain(text)
-    plain = plain.translate(PLAIN)
+    plain, places = text, None
+    if not text.isascii():
+        plain, places = read_plain(text)
+        plain = plain.translate(PLAIN)
+    if "_" in plain:
+        plain = AROUND.sub(lambda signs: " " * len(signs[0]), plain)
     return None if plain == text else (plain, places)
