@@ -1,13 +1,14 @@
 """Decontamination beside a plain loop over sets of n-grams, and the filters: documents per second, leaks found.
 
-    python bench/decontaminate.py [--rows 10000,100000] [--stock-rows 100000] [--data ../shared/data]
+    python bench/decontaminate.py [--rows 10000,100000,1000000] [--stock-rows 100000] [--data ../shared/data]
 
 1. Real text: medquad (16,407 questions and answers) against all 14,079 test items of MMLU, if both are in `--data`.
 2. Generated text: `--rows` rows of 60 words and 5,000 items; one row in 200 holds an item, one in 200 half of one.
 
 Stock is what such scripts do: a dictionary from n-gram to items, then for each row its set of n-grams as tuples of
 words, looked up one by one, with the same two rules. Both read the same normalised words on one core and must find the
-same pairs. `load` is what is paid once for the items, `rows` what grows with the rows. Nothing is written.
+same pairs; beyond `--stock-rows` only ours runs. `load` is what is paid once for the items, `rows` what grows with the
+rows; the peak of memory is what comes on top of rows and items. Nothing is written.
 """
 
 import argparse
@@ -15,18 +16,19 @@ import csv
 import json
 import random
 import re
-import resource
 import time
 from collections import Counter, defaultdict
+from itertools import islice
 from pathlib import Path
 
 from stages.common.stage import say  # isort: skip
 import polars as pl
+from dedup_tools import Clock
 
 from stages.common.rows import ROW_SCHEMA, message, text_of_row
 from stages.common.shingles import normalise_texts, split_tokens
 from stages.contamination.items import comparable, item_texts
-from stages.contamination.overlaps import BATCH, FOUND, drop_common_runs, make_comparer, seek
+from stages.contamination.overlaps import BATCH, FOUND, make_comparer, seek
 from stages.quality.filters import Filters, make_filter
 
 NGRAM, THRESHOLD, RUN, COMMON = 8, 0.6, 13, 10
@@ -34,13 +36,13 @@ Pairs = set[tuple[str, int]]
 
 
 def make_rows(pairs: list[tuple[str, str]]) -> pl.DataFrame:
-    rows = [
+    rows = (
         dict.fromkeys(ROW_SCHEMA)
         | {"row_id": f"{number:08}", "source": "bench", "kind": "sft"}
         | {"messages": [message("user", question), message("assistant", answer)]}
         for number, (question, answer) in enumerate(pairs)
-    ]
-    return pl.DataFrame(rows, ROW_SCHEMA)
+    )
+    return pl.concat(pl.DataFrame(part, ROW_SCHEMA) for part in iter(lambda: list(islice(rows, BATCH)), []))
 
 
 def read_real(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -86,7 +88,7 @@ def run_ours(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pai
     compare = make_comparer(sought)
     loaded = time.perf_counter()
     parts = [compare(rows.slice(first, BATCH)) for first in range(0, rows.height, BATCH)]
-    found = drop_common_runs(pl.concat([pl.DataFrame(schema=FOUND), *parts]), sought, COMMON)
+    found = pl.concat([pl.DataFrame(schema=FOUND), *parts])
     found = found.with_columns(texts["item"].gather(found["text"]))
     return loaded - start, time.perf_counter() - loaded, set(found.select("row_id", "item").iter_rows())
 
@@ -109,7 +111,6 @@ def run_stock(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pa
             long_runs[tuple(words[place : place + RUN])].add(item_of[number])
     loaded = time.perf_counter()
     pairs: Pairs = set()
-    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row_id, text in zip(rows["row_id"], rows.select(text=text_of_row())["text"], strict=True):
         words = re.findall(r"\w+", normalise_texts(pl.Series([text]))[0])
         held: Counter[int] = Counter()
@@ -118,11 +119,8 @@ def run_stock(rows: pl.DataFrame, texts: pl.DataFrame) -> tuple[float, float, Pa
                 held.update(index.get(gram, ()))
         pairs |= {(row_id, item_of[number]) for number, count in held.items() if count / totals[number] >= THRESHOLD}
         for run in {tuple(words[place : place + RUN]) for place in range(len(words) - RUN + 1)}:
-            if run in long_runs:
-                holders[run].append(row_id)
-    for run, row_ids in holders.items():
-        if len(row_ids) <= COMMON and len(long_runs[run]) <= COMMON:
-            pairs |= {(row_id, item) for row_id in row_ids for item in long_runs[run]}
+            if 0 < len(long_runs.get(run, ())) <= COMMON:
+                pairs |= {(row_id, item) for item in long_runs[run]}
     return loaded - start, time.perf_counter() - loaded, pairs
 
 
@@ -131,10 +129,10 @@ def compare_both(title: str, rows: pl.DataFrame, items: pl.DataFrame, with_stock
         ngram=pl.lit(NGRAM, pl.Int64), threshold=pl.lit(THRESHOLD), run=pl.lit(RUN, pl.Int64)
     )
     say(title, f"{rows.height} rows, {items.height} items")
-    loading, seconds, found = run_ours(rows, texts)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with Clock() as clock:
+        loading, seconds, found = run_ours(rows, texts)
     say(title, f"ours   load {loading:6.2f} s, rows {seconds:7.2f} s, {rows.height / seconds:8,.0f} docs/s, "
-        f"{len(found)} pairs, peak {peak:.1f} GB with the rows")  # fmt: skip
+        f"{len(found)} pairs, peak {clock.bytes / 1e6:,.0f} MB on top")  # fmt: skip
     if with_stock:
         stock_loading, stock_seconds, expected = run_stock(rows, texts)
         rate, ratio = rows.height / stock_seconds, stock_seconds / seconds
@@ -170,7 +168,7 @@ def main(sizes: list[int], stock_rows: int, data: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", default="10000,100000", help="sizes of the generated text")
+    parser.add_argument("--rows", default="10000,100000,1000000", help="sizes of the generated text")
     parser.add_argument("--stock-rows", type=int, default=100_000, help="no stock beyond this size")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     arguments = parser.parse_args()

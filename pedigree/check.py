@@ -47,6 +47,19 @@ def check_key(blocks: Blocks, report: Report) -> None:
         report.note("pool.subject_key", f'public, so PEDIGREE_KEY is not used; put "{fingerprint}" to use it')
 
 
+def check_scrub(blocks: Blocks, report: Report) -> None:
+    """The secret behind stand-ins and the file of what must go."""
+    from stages.pii.operators import read_key
+    from stages.pii.scrubber import read_deny
+
+    params = blocks["scrub"]
+    for read in (lambda: read_key(params.key_fingerprint, os.environ), lambda: read_deny(params)):
+        try:
+            read()
+        except InputError as error:
+            report.mistakes += str(error).splitlines()
+
+
 def check_tasks(blocks: Blocks, report: Report) -> None:
     """Each task's YAML and the files that its items come from."""
     from stages.common.evalsets import data_files
@@ -54,6 +67,9 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
     found: dict[Path, None] = {}
     for task in blocks["tasks"]:
         key = f"tasks.{task.name}.path"
+        if os.path.isdir(task.path):
+            report.wrong(key, f"{task.path} is a folder; name the task's YAML file in it")
+            continue
         try:
             files = data_files([task])
         except InputError as error:
@@ -62,7 +78,7 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
         for file in (Path(task.path), *files):
             if EVAL_FOLDER not in Path(os.path.normpath(file)).parents:
                 report.wrong(key, f"{file} is not below {EVAL_FOLDER}: `dvc repro` would not see it change; move it")
-            elif not file.is_file():
+            elif not os.path.isfile(file):
                 report.wrong(key, f"{task.path} reads {file}, which is not there; mend `data_files` or put it there")
             elif check_items(file, key, report):
                 found[file] = None
@@ -72,7 +88,7 @@ def check_tasks(blocks: Blocks, report: Report) -> None:
 def check_prompts(blocks: Blocks, report: Report) -> None:
     """The prompts whose answers the card shows."""
     path = Path(blocks["eval"].prompts)
-    if not path.is_file():
+    if not os.path.isfile(path):
         report.wrong("eval.prompts", f"{path} is not there; put a YAML list of texts there ([] for none)")
 
 
@@ -129,7 +145,7 @@ def check_training(blocks: Blocks, report: Report) -> None:
 def check_base(blocks: Blocks, report: Report) -> None:
     """Lengths and group sizes against the base model's own, where its configuration is at hand."""
     scheme, _, name = blocks["base"].model.partition(":")
-    if scheme == "path" and not Path(name).is_dir():
+    if scheme == "path" and not os.path.isdir(name):
         report.wrong("base.model", f"there is no folder {name}; put the model there, or mend the path")
     revision = name.partition("@")[2]
     if scheme == "hub" and not re.fullmatch(r"[0-9a-f]{40}", revision):
@@ -207,6 +223,7 @@ def list_pins(group: str, groups: dict[str, list[Any]]) -> list[str]:
 CHECKS: tuple[tuple[Callable[[Blocks, Report], None], tuple[str, ...]], ...] = (
     (check_sources, ("sources",)),
     (check_key, ("pool",)),
+    (check_scrub, ("scrub",)),
     (check_tasks, ("tasks",)),
     (check_prompts, ("eval",)),
     (check_places, ("sources", "mix", "filters", "decontaminate", "tasks")),

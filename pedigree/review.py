@@ -2,37 +2,53 @@
 
 A decision is a place where scrub replaced something, or one where its second look still sees something. The sample is
 the same for the same seed. Places stand in data/scrub/findings.parquet, the text before the replacement only in
-data/dedup, which stays on the machine that made it. Values are shown as their form (Xxxxx 00) unless --show-values.
+data/dedup, which stays on the machine that made it. Values, and of the words around them each with a capital, a digit
+or an @, are shown as their form (Xxxxx 00) unless --show-values. An export bears a digest of the tables that its places
+point into, and is for its owner's eyes alone; against other tables its verdicts are refused.
 
 Of a replacement: `correct`, or `wrong` (no personal data: its text goes into scrub.allow). Of what the second look
 sees: `correct` (nothing was overlooked), or `missed` (its text goes into the deny file). Any decision may also name
 what else was missed beside it: `Helen Novak` or `PERSON: Helen Novak`. The deny file lies outside git, as it holds what
-must go; its fingerprint in params.yaml makes scrub run again.
+must go; its fingerprint in params.yaml makes scrub run again. Its first line is drawn at random, so that nobody finds
+an entry by trying which one has the fingerprint.
 """
 
 import argparse
 import json
+import os
 import re
+import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import regex
 
 from pedigree.values import Key, Leaf, Leaves, read_leaves, set_values
 from stages.common.errors import InputError
-from stages.common.files import digest_text, write_text
+from stages.common.files import digest_files, digest_text, write_text
 from stages.common.params import PARAMS_FILE, load
 from stages.common.rows import read_rows
+from stages.pii.operators import TOKEN_DIGITS
 from stages.pii.params import Scrub
 from stages.pii.residual import find_residuals, mask_shape
-from stages.pii.scrubber import read_deny
+from stages.pii.scrubber import parse_deny, read_deny
 from stages.pii.spans import Allowed
 
 BEFORE, AFTER = Path("data/dedup"), Path("data/scrub")
 DENY_FILE = ".pedigree/deny.txt"  # where params.yaml names none; git ignores the folder
+DRAWN = r"# [0-9a-f]{32}\n"  # the first line of a deny file
 BESIDE = 40  # characters of context
 VERDICTS = ("correct", "wrong", "missed")
-STAND_IN = r"<[A-Z_]+(?:_[0-9a-f]{8})?>|\*{2,}"
+STAND_IN = rf"<[A-Z_]+(?:_[0-9a-f]{{{TOKEN_DIGITS}}})?>|\*{{2,}}"
+WORD = re.compile(rf"(?P<stand_in>{STAND_IN})|(?:(?!{STAND_IN})\S)+")
+TELLING = regex.compile(r"[\p{Lu}\p{Lt}\p{Lo}\p{N}@]")  # what makes of a word a part of personal data, perhaps
+FIELDS = {
+    "tables": str, "row_id": str, "place": str, "start": int, "end": int, "kind": str, "residual": bool, "shown": str,
+    "verdict": str, "missed": str,
+}  # fmt: skip
+"""Of a line of an export."""
 
 
 def text_at(rows: dict[str, dict[str, Any]], row_id: str, place: str) -> str:
@@ -98,61 +114,104 @@ def sample_residual(count: int, seed: int, params: Scrub) -> list[dict[str, Any]
     return order_by_seed(decisions, seed)[:count]
 
 
-def mask_doubtful(text: str) -> str:
-    """What the second look sees in a text as its form."""
-    for found in reversed(find_residuals(text, [])):
-        text = text[: found.start] + mask_shape(text[found.start : found.end]) + text[found.end :]
-    return text
+def mask_telling(text: str) -> str:
+    """The words of a text that may be a part of personal data as their form; stand-ins stay."""
+    return WORD.sub(
+        lambda word: word[0] if word["stand_in"] or not TELLING.search(word[0]) else mask_shape(word[0]), text
+    )
+
+
+def escape_controls(text: str) -> str:
+    """Characters that steer a terminal, or change the order of what stands beside them, as \\x1b or \\u202e."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def show(decision: dict[str, Any], show_values: bool) -> str:
     """One decision as a line."""
     left, value, right = decision["left"], decision["text"], decision["right"]
     if not show_values:
-        left, value, right = mask_doubtful(left), mask_shape(value), mask_doubtful(right)
+        left, value, right = mask_telling(left), mask_shape(value), mask_telling(right)
     label = f"left, looks like {decision['kind']}" if decision["residual"] else decision["kind"]
-    return f"[{label}] ...{left[-BESIDE:]}⟦{value}⟧{right[:BESIDE]}...".replace("\n", " ")
+    line = f"[{label}] ...{left[-BESIDE:]}⟦{value}⟧{right[:BESIDE]}..."
+    return escape_controls(re.sub(r"[\r\n]+", " ", line))
+
+
+def write_private(path: Path, text: str) -> None:
+    """For the eyes of its owner alone from the first byte on. Raises InputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # made with the mode 0700
+            part = Path(folder) / path.name
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written ({error.strerror}); free some space, or name another") from None
+
+
+def digest_tables() -> str:
+    """Of the tables that the places of decisions point into."""
+    files = (AFTER / "findings.parquet", BEFORE / "rows.parquet", AFTER / "rows.parquet")
+    return digest_text(" ".join(digest_files([file]) for file in files), 16)
 
 
 def export(decisions: list[dict[str, Any]], path: Path, show_values: bool) -> None:
     """A line of JSON for each decision; `verdict` and `missed` are for the person to fill in."""
-    lines = []
+    lines, of_all = [], {"tables": digest_tables(), "verdict": "", "missed": ""}
     for item in decisions:
-        place = {key: item[key] for key in ("row_id", "place", "start", "end", "kind", "residual")}
-        lines.append(
-            json.dumps(place | {"shown": show(item, show_values), "verdict": "", "missed": ""}, ensure_ascii=False)
-        )
-    write_text(path, "\n".join(lines) + "\n")
+        values = item | of_all | {"shown": show(item, show_values)}
+        lines.append(json.dumps({field: values[field] for field in FIELDS}, ensure_ascii=False) + "\n")
+    write_private(path, "".join(lines))
 
 
 def read_verdicts(path: Path) -> list[dict[str, Any]]:
     """The decisions of an exported file that have a verdict, with their texts. Raises InputError."""
     judged = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
+    tables = digest_tables()
     for number, line in enumerate(lines, 1):
-        try:
-            item = json.loads(line)
-            if item["verdict"] not in ("", *VERDICTS):
-                raise ValueError
-            if item["verdict"] or item["missed"]:
-                judged.append(item)
-        except (ValueError, KeyError, TypeError):
+        if not line.strip():
+            continue
+        item = parse_line(line)
+        if item is None:
             expected = f"a line of `pedigree review --export`, `verdict` one of {', '.join(VERDICTS)}"
-            raise InputError(f"{path}, line {number}: expected {expected}") from None
-    rows = {
-        residual: rows_by_id(
-            AFTER if residual else BEFORE, [item["row_id"] for item in judged if item["residual"] == residual]
-        )
-        for residual in (False, True)
-    }
-    for number, item in enumerate(judged, 1):
-        if item["row_id"] not in rows[item["residual"]]:
-            raise InputError(f"{path}: the row of decision {number} is gone; export anew")
-        item["text"] = text_at(rows[item["residual"]], item["row_id"], item["place"])[item["start"] : item["end"]]
+            raise InputError(f"{path}, line {number}: expected {expected}")
+        if item["tables"] != tables:
+            raise InputError(
+                f"{path}, line {number}: was exported before the last run of scrub, its places point elsewhere now; "
+                "export anew"
+            )
+        if item["verdict"] or item["missed"].strip():
+            judged.append(item | {"line": number})
+    for residual, folder in ((False, BEFORE), (True, AFTER)):
+        here = [item for item in judged if item["residual"] == residual]
+        rows = rows_by_id(folder, [item["row_id"] for item in here])
+        for item in here:
+            try:
+                item["text"] = text_at(rows, item["row_id"], item["place"])[item["start"] : item["end"]]
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise InputError(
+                    f"{path}, line {item['line']}: there is no such place in {folder}; fill in nothing but `verdict` "
+                    "and `missed`"
+                ) from None
     return judged
+
+
+def parse_line(line: str) -> dict[str, Any] | None:
+    """A line of an export; None for anything else."""
+    try:
+        item = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(item, dict) or not FIELDS.keys() <= item.keys():
+        return None
+    fits = all(type(item[field]) is kind for field, kind in FIELDS.items())
+    return item if fits and item["verdict"] in ("", *VERDICTS) else None
 
 
 def ask(decisions: list[dict[str, Any]], show_values: bool) -> list[dict[str, Any]]:
@@ -161,7 +220,10 @@ def ask(decisions: list[dict[str, Any]], show_values: bool) -> list[dict[str, An
     for number, item in enumerate(decisions, 1):
         print(f"{number}/{len(decisions)} {show(item, show_values)}")
         options = "c correct, m missed" if item["residual"] else "c correct, w wrong, m something beside it was missed"
-        answer = input(f"  ({options}, q end) ").strip().lower()[:1]
+        try:
+            answer = input(f"  ({options}, q end) ").strip().lower()[:1]
+        except EOFError:
+            answer = "q"
         if answer == "q":
             break
         if answer in ("c", "w") or (answer == "m" and item["residual"]):
@@ -173,10 +235,14 @@ def ask(decisions: list[dict[str, Any]], show_values: bool) -> list[dict[str, An
 
 def corrections(judged: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """New entries of allow and of deny, in order, each once."""
-    allow = [" ".join(item["text"].split()) for item in judged if item["verdict"] == "wrong" and not item["residual"]]
-    deny = [" ".join(item["text"].split()) for item in judged if item["verdict"] == "missed" and item["residual"]]
-    deny += [item["missed"] for item in judged if item["missed"]]
-    return list(dict.fromkeys(allow)), list(dict.fromkeys(deny))
+    allow = [item["text"] for item in judged if item["verdict"] == "wrong" and not item["residual"]]
+    deny = [item["text"] for item in judged if item["verdict"] == "missed" and item["residual"]]
+    deny += [item["missed"] for item in judged]
+
+    def tidy(entries: list[str]) -> list[str]:
+        return list(dict.fromkeys(tidied for entry in entries if (tidied := " ".join(entry.split()))))
+
+    return tidy(allow), tidy(deny)
 
 
 def apply_corrections(allow: list[str], deny: list[str], params: Scrub) -> str:
@@ -189,11 +255,12 @@ def apply_corrections(allow: list[str], deny: list[str], params: Scrub) -> str:
         wanted[key] = _longer(here[key], new_allow)
     path = Path(params.deny_file or DENY_FILE)
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    new_deny = [entry for entry in deny if entry not in [*params.deny, *old.splitlines()]]
+    new_deny = [entry for entry in deny if entry not in [*params.deny, *parse_deny(old)]]
     if new_deny:
-        text = old + ("" if not old or old.endswith("\n") else "\n") + "".join(f"{entry}\n" for entry in new_deny)
-        write_text(path, text)
-        path.chmod(0o600)
+        text = old if re.match(DRAWN, old) else f"# {secrets.token_hex(16)}\n{old}"
+        written = ["\\" + entry if entry[0] in "#\\" else entry for entry in new_deny]
+        text += ("" if text.endswith("\n") else "\n") + "".join(f"{entry}\n" for entry in written)
+        write_private(path, text)
         for name, value in (("deny_file", str(path)), ("deny_fingerprint", digest_text(text, 12))):
             key = ("scrub", name)
             wanted[key] = Leaf(value, json.dumps(value), 0, 0, here[key].column, -1)

@@ -15,14 +15,13 @@ from pedigree.report import Report
 from stages.common.errors import InputError
 from stages.common.params import Source
 
-SOURCES_FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
 WHOLE_BYTES = 32e6  # of a source whose records are all read
 FIRST_RECORDS = 100  # of a larger one
 
 
 def check_sources(blocks: dict[str, Any], report: Report) -> None:
     """Each source's files: there, not empty, and with records that fit the format."""
-    from stages.common.sources import check_entry, check_source, is_hub
+    from stages.common.sources import check_entry, check_place, check_source, is_hub
     from stages.common.stores import is_remote, open_store
 
     total = records = refused = 0
@@ -38,13 +37,10 @@ def check_sources(blocks: dict[str, Any], report: Report) -> None:
                     open_store(source.path, f"params.yaml, {key}")
                 continue
             files = check_source(source)
+            check_place(source)
         except InputError as error:
             report.mistakes += str(error).splitlines()
             continue
-        if SOURCES_FOLDER not in Path(os.path.normpath(source.path)).parents:
-            report.wrong(
-                key, f"{source.path} is not below {SOURCES_FOLDER}: `dvc repro` would not see it change; move it"
-            )
         sizes = [check_file(Path(file), key, report) for file in files]
         total += sum(sizes)
         if all(sizes):

@@ -35,13 +35,14 @@ from stages.probes.similarity import judge_leaks
 from stages.quality.filters import JUDGED, REASONS, Filters, make_filter
 
 BATCH = 20_000  # rows filtered at a time
+WARNINGS = 3  # items named on the terminal
 
 Threshold = Annotated[float, Field(gt=0, le=1)]
 Action = Literal["drop", "mark"]
 
 
 class TaskRules(Params):
-    """What differs for one task; what is not given is as for all."""
+    """What differs for one task; what is not given is as for all. An empty `run` turns that rule off."""
 
     ngram: PositiveInt | None = None
     threshold: Threshold | None = None
@@ -59,7 +60,7 @@ class Decontaminate(Params):
     run: PositiveInt | None
     """Words of an item that make an overlap by themselves where a row has them in a row; empty: no such rule."""
     common: PositiveInt
-    """A run that stands in more items than this, or in more rows, is common wording and makes no overlap."""
+    """A run that stands in more items than this is common wording and makes no overlap."""
     action: Action
     """What becomes of a row that overlaps an item: `drop` takes it out, `mark` says so in the ledger."""
     examples: Literal["drop", "mark", "ignore"]
@@ -74,7 +75,10 @@ def rules_of(params: Decontaminate, tasks: list[str]) -> pl.DataFrame:
     if unknown:
         raise InputError(f"params.yaml, decontaminate.tasks.{unknown[0]}: no such task; there are {', '.join(tasks)}")
     common = {name: getattr(params, name) for name in TaskRules.model_fields}
-    own = {task: rules.model_dump(exclude_none=True) for task, rules in params.tasks.items()}
+    own = {
+        task: {name: value for name, value in rules.model_dump(exclude_unset=True).items() if value or name == "run"}
+        for task, rules in params.tasks.items()
+    }
     schema = {"task": pl.String, "ngram": pl.Int64, "threshold": pl.Float64, "run": pl.Int64, "action": pl.String}
     return pl.DataFrame([{"task": task} | common | own.get(task, {}) for task in tasks], schema)
 
@@ -114,17 +118,32 @@ def compare(
     return overlaps, marked, report_worst(rows, items, texts, overlaps)
 
 
+def name_item() -> pl.Expr:
+    """What the ledger calls an item."""
+    return pl.when(pl.col("split") == "test").then(pl.format("{}/{}/{}", "task", "subtask", "item")).otherwise(
+        pl.format("{}/{}/{}/{}", "task", "subtask", "split", "item")
+    )  # fmt: skip
+
+
+def find_wording(
+    overlaps: pl.DataFrame, items: pl.DataFrame, rules: pl.DataFrame, common: int
+) -> list[tuple[str, int]]:
+    """The items that more than `common` rows overlap by a run alone, with the number of these rows: the most first."""
+    named = items.join(rules.select("task", "threshold"), on="task", maintain_order="left")
+    of_item = named.select("threshold", name=name_item())[overlaps["item"]]
+    alone = overlaps.hstack(of_item).filter("run", pl.col("share") < pl.col("threshold"))
+    counts = alone.group_by("name").len().filter(pl.col("len") > common)
+    return counts.sort(-pl.col("len").cast(pl.Int64), "name").rows()
+
+
 def write_lines(filtered: pl.DataFrame, items: pl.DataFrame, overlaps: pl.DataFrame) -> pl.DataFrame:
     """The ledger: the filtered rows, and each row that overlaps an item with the one that it overlaps most.
 
     A row is dropped when one of its items says so; then it names the one of these that it overlaps most.
     """
     of_item = items[overlaps["item"]]
-    name = pl.when(pl.col("split") == "test").then(pl.format("{}/{}/{}", "task", "subtask", "item")).otherwise(
-        pl.format("{}/{}/{}/{}", "task", "subtask", "split", "item")
-    )  # fmt: skip
     most = (
-        overlaps.with_columns(of_item["action"], of_item.select(name.alias("other_id"))["other_id"])
+        overlaps.with_columns(of_item["action"], of_item.select(name_item().alias("other_id"))["other_id"])
         .sort("row_id", pl.col("action") != "drop", -pl.col("share"), "item")
         .unique("row_id", keep="first", maintain_order=True)
     )
@@ -206,9 +225,17 @@ def main() -> None:
         write_table(f"data/decontaminate/{name}.parquet", table)
     metrics = measure(rows, marked, overlaps, ledger, names) | {"probes": score(probes)}
     write_json("metrics/decontaminate.json", metrics)
+    tell(find_wording(overlaps, marked, rules_of(params, names), params.common), asked, metrics)
+
+
+def tell(wording: list[tuple[str, int]], asked: pl.DataFrame, metrics: dict[str, Any]) -> None:
+    """What came of it, in a few lines on the terminal."""
+    for item, count in wording[:WARNINGS]:
+        advice = f"if it is wording of your data, raise or empty decontaminate.tasks.{item.partition('/')[0]}.run"
+        say("decontaminate", f"WARNING: {count} rows overlap {item} by a run of words alone; {advice}")
     left_out, overlapping = sum(metrics["filtered"].values()), metrics["dropped"] + metrics["marked"]
     dirty = f"{asked['dirty'].sum()} of {asked.height} evaluation items"
-    say("decontaminate", f"of {rows.height} rows {left_out} were filtered, {overlapping} overlap {dirty}")
+    say("decontaminate", f"of {metrics['rows_in']} rows {left_out} were filtered, {overlapping} overlap {dirty}")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ metrics/dedup.json, metrics/plots/dedup_scurve.csv
 Rows are ranked: source (the order of `sources` in params.yaml), then longer text, then row_id. So who survives never
 depends on the order of arrival. Rows of one `kind` are compared with each other:
 
-- exact: the same conversation, prompt and replies after normalise();
+- exact: the same conversation, prompt and replies after normalise(), with the same tools and roles;
 - near: the Jaccard similarity of the sets of word n-grams reaches `threshold`. Candidates come from MinHash signatures
   (Broder 1997; datasketch's scheme affine32) in `bands` x `rows` LSH; each is then compared exactly. In the mode
   `careful` what differs must not matter either (deduplication/second_look.py): rows that are similar but say other
-  things stay, and stand in alike.parquet.
+  things stay, and stand in alike.parquet. In both modes other tools or other speakers keep rows apart; but a
+  conversation that goes on where another one ends repeats it.
 
 A pair whose replies are exchanged, or an unpaired row with the other label, contradicts the row that it repeats:
 nobody can tell which of them is right. `swapped_labels` says whether all of such a cluster goes or the best ranked
@@ -42,15 +43,23 @@ from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import load, load_sources
 from stages.common.probes import SOURCE, add_probes, read_probes, score
 from stages.common.rows import read_rows
-from stages.common.shingles import Positions, map_in_threads, normalise_texts
-from stages.deduplication.buckets import APART, CONTRADICTS, Near, assign_buckets, choose_kept
+from stages.common.shingles import Positions, limit_threads, map_in_threads, normalise_texts
+from stages.deduplication.buckets import APART, BUCKET_LIMIT, CONTRADICTS, Near, assign_buckets, choose_kept
 from stages.deduplication.comparison import Comparison, Rows
 from stages.deduplication.first_differences import WHY
 from stages.deduplication.params import Dedup, candidate_probability, even_similarity
-from stages.deduplication.signatures import BATCH_ROWS, describe_rows, make_describer, row_texts
+from stages.deduplication.signatures import (
+    BATCH_ROWS,
+    describe_rows,
+    make_describer,
+    number_frames,
+    row_frames,
+    row_texts,
+)
 from stages.probes.similarity import judge_duplicates
 
 ALIKE_SCHEMA = {"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64, "why": pl.String}
+EXACT = ["kind", "frame", "content"]  # what equal rows have in common, before their texts are compared
 PROBED_ROWS = 20_000
 RAY_ROWS = 20_000  # of a batch that travels
 
@@ -78,24 +87,24 @@ def rank_rows(rows: pl.DataFrame, sources: list[str], params: Dedup, engine: Eng
         raise InputError(f"data/pool/rows.parquet: source {unknown[0]} is not in params.yaml; run `dvc repro pool`")
     table = rows.select("row_id", "source", "kind", "label").with_row_index("place")
     priority = pl.col("source").replace_strict(sources, range(len(sources)), return_dtype=pl.Int64)
-    table = table.hstack(describe_all(rows, params, engine))
+    table = table.with_columns(number_frames(rows)).hstack(describe_all(rows, params, engine))
     return table.sort(priority, -pl.col("length").cast(pl.Int64), "row_id")
 
 
 def mark_exact(ranked: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     """Columns `head` (position of the best ranked row of the same content) and `swapped` (it contradicts that row).
 
-    texts: the row_texts of the ranked rows whose `content` another one of the kind shares.
+    texts: the row_texts of the ranked rows that share with another one what EXACT names.
     """
     chosen, rejected = pl.col("chosen"), pl.col("rejected")
     position = ranked.select(pl.int_range(pl.len()).alias("position"))["position"]
-    shared = ranked.select(pl.struct("kind", "content").is_duplicated()).to_series()
-    table = ranked.filter(shared).select("kind", "label").with_columns(position.filter(shared))
+    shared = ranked.select(pl.struct(EXACT).is_duplicated()).to_series()
+    table = ranked.filter(shared).select("kind", "frame", "label").with_columns(position.filter(shared))
     table = table.hstack([normalise_texts(column) for column in texts])
     table = table.with_columns(
         low=pl.min_horizontal(chosen, rejected), high=pl.max_horizontal(chosen, rejected), straight=chosen <= rejected
     )
-    content = ["kind", "messages", "low", "high"]
+    content = ["kind", "frame", "messages", "low", "high"]
     first = pl.col("label", "straight").first().over(content)
     marks = table.select(
         "position",
@@ -111,10 +120,12 @@ def mark_near(ranked: pl.DataFrame, rows: pl.DataFrame, params: Dedup) -> Near:
     places = ranked["place"].to_numpy()
     compared = Rows(
         read=lambda at: row_texts(rows[places[at]]),
+        read_frames=lambda at: row_frames(rows[places[at]]),
         bytes=ranked["bytes"].to_numpy(),
         grams=ranked["grams"].to_numpy(),
         preference=(ranked["kind"] == "preference").to_numpy(),
         label=ranked["label"].cast(pl.Int8).fill_null(0).to_numpy(),
+        frame=ranked["frame"].to_numpy(),
     )
     kinds = {kind: xxhash.xxh64_intdigest(kind.encode()) for kind in ranked["kind"].unique()}
     groups = ranked["kind"].replace_strict(kinds, return_dtype=pl.UInt64).to_numpy()
@@ -133,7 +144,7 @@ def mark_duplicates(
     duplicate is in that one's cluster, with that one's similarity.
     """
     ranked = rank_rows(rows, sources, params, engine)
-    shared = ranked.filter(pl.struct("kind", "content").is_duplicated())
+    shared = ranked.filter(pl.struct(EXACT).is_duplicated())
     exact = mark_exact(ranked, row_texts(rows[shared["place"]]))
     heads, positions = exact["head"].to_numpy(), np.arange(ranked.height)
     unique = np.flatnonzero(heads == positions)
@@ -235,8 +246,9 @@ def try_probes(probes: pl.DataFrame, rows: pl.DataFrame, sources: list[str], par
 def main() -> None:
     params = load(Dedup, "dedup")
     rows, (probes, later) = read_rows("data/pool"), read_probes("data/pool", "dedup")
-    sources = [source.name for source in load_sources()]
-    marks, alike, near = mark_duplicates(rows, sources, params, load(Engine, "engine"))
+    sources, engine = [source.name for source in load_sources()], load(Engine, "engine")
+    limit_threads(engine.workers)
+    marks, alike, near = mark_duplicates(rows, sources, params, engine)
     probes = try_probes(probes, rows, sources, params)
     dropped = marks.filter(pl.col("reason").is_not_null()).sort("row_id")
     kept = rows.filter(~pl.col("row_id").is_in(dropped["row_id"].implode()))
@@ -255,6 +267,16 @@ def main() -> None:
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))
     say("dedup", "{rows_in} rows, {exact_duplicates} exact and {near_duplicates} near duplicates".format(**metrics))
     say("dedup", describe_curve(params))
+    if near.full_buckets:
+        say("dedup", describe_full_buckets(near.full_buckets))
+
+
+def describe_full_buckets(number: int) -> str:
+    """What full buckets cost, and what to do."""
+    return (
+        f"warning: {number} buckets are full ({BUCKET_LIMIT} kept rows), so a duplicate of a later row may stay. Many "
+        "rows share a template; a larger dedup.rows or dedup.ngram tells them apart"
+    )
 
 
 def describe_curve(params: Dedup) -> str:

@@ -21,6 +21,7 @@ from stages.common.params import Params, PositiveInt, Seed, Source, load, load_s
 from stages.common.rows import ROW_SCHEMA, read_rows
 from stages.mixing.sample import Order, cap_rows, divide_shares, order_mixture, sample_source, widest_budget
 from stages.mixing.split import add_split, check_separation, group_rows, read_links
+from stages.mixing.supply import check_supply, find_limiting, list_warnings
 from stages.mixing.tokens import count_tokens
 
 HeldoutShare = Annotated[float, Field(ge=0, lt=1)]
@@ -86,9 +87,13 @@ def prepare_rows(rows: pl.DataFrame, sources: list[Source], params: Mix) -> pl.D
 
 
 def plan_sources(rows: pl.DataFrame, sources: list[Source], params: Mix) -> pl.DataFrame:
-    """kind, source, planned (share), target, available (amounts), repeats, of every source; rows are prepared ones."""
+    """kind, source, planned (share), target, available (amounts), repeats, of every source; rows are prepared ones.
+
+    Raises InputError where a kind or a source that is to give something has no row to train on.
+    """
     to_take = rows.filter("trainable", ~pl.col("capped"))
     available = dict(to_take.group_by("source").agg(pl.col("amount").sum()).iter_rows())
+    check_supply(rows, sources, available)
     repeats = {source.name: source.repeat_cap or params.repeat_cap for source in sources}
     shares: dict[str, dict[str, float]] = {}
     budgets: dict[str, float] = {}
@@ -117,6 +122,7 @@ def sample_mixture(rows: pl.DataFrame, plan: pl.DataFrame, sources: list[Source]
     """The mixture of all kinds, out of prepared rows: the rows that are taken, with `repeat` and `position`.
 
     Of held-out rows a source gives its share of the held-out budget, which is to the budget as the shares of rows are.
+    Raises InputError where the budget of a kind buys no row to train on.
     """
     parts = []
     for kind, source, target, repeats in plan.select("kind", "source", "target", "repeats").iter_rows():
@@ -125,7 +131,14 @@ def sample_mixture(rows: pl.DataFrame, plan: pl.DataFrame, sources: list[Source]
         parts.append(sample_source(own.filter("trainable", ~pl.col("capped")), target, repeats))
         heldout = own.filter(pl.col("fits") & (pl.col("split") == "heldout"))
         parts.append(sample_source(heldout, target * share / (1 - share), 1))
-    kinds = pl.concat(parts).partition_by("kind", maintain_order=True)
+    taken = pl.concat(parts)
+    for kind, budget in plan.group_by("kind", maintain_order=True).agg(pl.col("target").sum()).iter_rows():
+        if taken.filter(kind=kind, split="train").is_empty():
+            raise InputError(
+                f"params.yaml, mix.budget: {budget:.0f} {params.unit} for the kind {kind} are less than half of the "
+                f"first row of each source; raise mix.budget.{kind} or mix.budget.total"
+            )
+    kinds = taken.partition_by("kind", maintain_order=True)
     return pl.concat([order_mixture(kind, params.order, sources, params.seed) for kind in kinds])
 
 
@@ -216,18 +229,20 @@ def main() -> None:
         write_table(f"data/mix/{kind}.parquet", mixture.filter(kind=kind).select(columns))
     write_table("data/mix/ledger.parquet", ledger)
     write_csv("metrics/plots/mix.csv", described.select("kind", "source", "planned", "realised", "tokens", "rows"))
-    metrics = measure(prepared.join(groups, on="row_id"), mixture, ledger, described)
+    grouped = prepared.join(groups, on="row_id")
+    metrics = measure(grouped, mixture, ledger, described)
     write_json("metrics/mix.json", metrics)
-    tell(described, metrics, params.unit)
+    tell(list_warnings(grouped, described, sources, params.heldout_share.model_dump(), params.unit), described, metrics)
 
 
-def tell(described: pl.DataFrame, metrics: dict[str, Any], unit: str) -> None:
+def tell(warnings: list[str], described: pl.DataFrame, metrics: dict[str, Any]) -> None:
     """The mixture in a few lines on the terminal."""
-    for name, planned, realised in described.filter(pl.col("unmet") > 0).select("source", "planned", "realised").rows():
-        say("mix", f"WARNING: {name} ran out: it gives {realised:.1%} of the {unit} instead of {planned:.1%}")
-    for kind in described["kind"].unique(maintain_order=True):
-        told = "{train_rows} training rows, {train_tokens} tokens, {heldout_rows} held out".format(**metrics[kind])
-        say("mix", f"{kind}: {told}")
+    for warning in warnings:
+        say("mix", f"WARNING: {warning}")
+    for (kind,), of_kind in described.group_by("kind", maintain_order=True):
+        told = "{train_rows} training rows, {train_tokens} tokens, {heldout_rows} held out".format(**metrics[str(kind)])
+        limiting = find_limiting(of_kind)
+        say("mix", f"{kind}: {told}{f'; {limiting} gives all it has and keeps the others from that' * bool(limiting)}")
 
 
 if __name__ == "__main__":

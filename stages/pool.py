@@ -5,7 +5,7 @@ data/raw/sources → data/pool/{rows,refused,ledger,probes}.parquet, metrics/poo
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
 records_in = records_read + refused is checked. Files are read in batches, which become rows side by side and are
-written in order: memory holds some batches and 8 bytes a row, whatever the size of a source.
+written in order: memory holds some batches and about 110 bytes a row (docs/sources.md), however long the rows are.
 
 `row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
@@ -37,7 +37,7 @@ from stages.common.params import Params, Source, load, load_sources
 from stages.common.probes import Probes
 from stages.common.records import build_table, make_row_id, make_worker, read_entries
 from stages.common.rows import ROW_SCHEMA
-from stages.common.sources import check_source
+from stages.common.sources import check_place, check_source
 from stages.common.table_file import open_table
 from stages.probes.duplicates import plant_duplicates
 from stages.probes.personal_data import plant_personal_data
@@ -87,7 +87,10 @@ class Tally:
 
 
 class Occurrences:
-    """Counts equal contents in 8 bytes a row: sorted runs of their digests, of which a new one swallows the shorter."""
+    """Counts equal contents by sorted runs of their digests, of which a new one swallows the shorter.
+
+    8 bytes a row, and for a moment three times as many where runs are joined.
+    """
 
     def __init__(self) -> None:
         self.runs: list[np.ndarray] = []
@@ -198,6 +201,7 @@ def main() -> None:
     key = read_subject_key(params.subject_key, os.environ)
     for source in sources:  # all of them, before the first is read
         check_source(source)
+        check_place(source)
     tallies = []
     with (
         open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,

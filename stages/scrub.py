@@ -29,6 +29,7 @@ from stages.common.params import load, load_tasks
 from stages.common.probes import Probes, add_probes, judge_personal_data, read_probes, score, split_off
 from stages.common.rows import read_rows
 from stages.pii.params import Scrub
+from stages.pii.scrubber import read_secrets
 from stages.pii.worker import FOUND_SCHEMA, build_scrubber, make_worker
 from stages.probes.leaks import plant_leaks
 
@@ -120,18 +121,21 @@ def is_sought(params: Scrub) -> pl.Expr:
 
 def main() -> None:
     params, engine, tasks, rows = load(Scrub, "scrub"), load(Engine, "engine"), load_tasks(), read_rows("data/dedup")
-    not_covered = build_scrubber(params).finder.not_covered
+    secrets = read_secrets(params)
+    not_covered = build_scrubber(params, secrets).finder.not_covered
     if staying := [entity for entity in not_covered if entity == "PERSON" or entity in params.entities]:
         say("scrub", f"WARNING: nothing looks for {', '.join(staying)}: they stay; see scrub.names and scrub.entities")
-    build, items = partial(make_worker, params.model_dump()), load_items(tasks)
+    build, items = partial(make_worker, params.model_dump(), secrets), load_items(tasks)
     leaks = plant_leaks(items.filter(split="test"), rows.lazy(), load(Probes, "probes"))
     probes = pl.concat([read_probes("data/dedup", "scrub")[0].filter(is_sought(params)), leaks])
     scrubbed, of_probes = split_off(scrub_table(add_probes(rows, probes), build, engine, "scrub"))
-    probes = judge_personal_data(probes, split_scrubbed(of_probes)[0])
+    surrogates = [entity for entity, action in params.entities.items() if action == "surrogate"]
+    probes = judge_personal_data(probes, split_scrubbed(of_probes)[0], surrogates)
     kept, ledger, findings = split_scrubbed(scrubbed)
     check_balance("scrub", rows, kept, ledger)
     items = check_items(scrub_table(items, build, engine, "scrub items"))
-    metrics = measure(params, scrubbed, ledger, not_covered) | {"probes": score(probes, by_type=True)}
+    metrics = measure(params, scrubbed, ledger, not_covered)
+    metrics |= {"probes_failed": of_probes["failed"].count(), "probes": score(probes, by_type=True)}
     tables = {"rows": kept, "ledger": ledger, "items": items, "findings": findings, "probes": probes}
     for name, table in tables.items():
         write_table(f"data/scrub/{name}.parquet", table)

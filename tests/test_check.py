@@ -1,6 +1,7 @@
 """pedigree check: it tells every mistake, with its key and the remedy, and nothing where all is well."""
 
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -147,6 +148,7 @@ def test_a_rule_between_two_keys(clone: Path) -> None:
         ("x.json", "[]", "data/raw/sources/y.json", "no file data/raw/sources/y.json"),
         ("x.json", "[]", "data/raw/sources/y*.json", "no file data/raw/sources/y*.json"),
         ("x.txt", "a", "data/raw/sources/x.txt", "the type is unknown; name it .json, .jsonl"),
+        ("x.json", "[]", f"data/raw/sources/{'y' * 300}.json", "; put it there, or mend the path"),
     ],
 )
 def test_source_files(name: str, content: str, path: str, expected: str, clone: Path) -> None:
@@ -208,6 +210,47 @@ def test_a_source_that_dvc_does_not_watch_is_refused(clone: Path) -> None:
     assert "elsewhere.json is not below data/raw/sources" in line
 
 
+def test_what_scrub_needs_beside_params(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = mistakes_after(put("scrub", deny_file="deny.txt", deny_fingerprint="0" * 12))
+    assert line.startswith("deny.txt: cannot be read")
+    Path("deny.txt").write_text("Helen Novak\n")
+    (line,) = preflight().mistakes
+    assert line.startswith("deny.txt: has the fingerprint ")
+    assert "Novak" not in line
+    right = hashlib.sha256(b"Helen Novak\n").hexdigest()[:12]
+    assert mistakes_after(put("scrub", deny_fingerprint=right)) == []
+    secret = "a long secret of a test"
+    key = {"key_fingerprint": hashlib.sha256(secret.encode()).hexdigest()[:12]}
+    (line,) = mistakes_after(put("scrub", **key))
+    assert "scrub.key_fingerprint asks for the key" in line
+    monkeypatch.setenv("PEDIGREE_KEY", secret)
+    assert mistakes_after(put("scrub", **key)) == []
+
+
+@pytest.mark.parametrize(
+    ("block", "values"),
+    [
+        ("scrub", {"deny": "Helen Novak"}),
+        ("scrub", {"deny": ["Helen Novak", 4471123]}),
+        ("scrub", {"key_fingerprint": "Helen Novak 4471123"}),
+        ("pool", {"subject_key": "Helen Novak 4471123"}),
+    ],
+)
+def test_no_message_quotes_what_may_be_personal_or_a_key(block: str, values: dict[str, Any], clone: Path) -> None:
+    (line,) = mistakes_after(put(block, **values))
+    assert line.startswith(f"params.yaml, {block}.{next(iter(values))}")
+    assert "Novak" not in line
+    assert "4471123" not in line
+
+
+def test_a_key_that_stands_twice_shows_neither_value(clone: Path) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("  subject_key: public", "  subject_key: aNovak1\n  subject_key: public"))
+    with pytest.raises(InputError, match='found duplicate key "subject_key"') as error:
+        preflight()
+    assert "Novak" not in str(error.value)
+
+
 def test_item_files_of_a_task(clone: Path) -> None:
     Path("data/raw/eval/clinic.jsonl").rename("data/raw/eval/other.jsonl")
     (line,) = preflight().mistakes
@@ -218,6 +261,11 @@ def test_item_files_of_a_task(clone: Path) -> None:
     Path("data/raw/eval/clinic.jsonl").write_bytes(b'{"question": "a"}\n\n{"question": "\xe9"}\n')
     (line,) = preflight().mistakes
     assert "data/raw/eval/clinic.jsonl, line 3: is no JSON object in UTF-8" in line
+
+
+def test_a_task_that_is_a_folder(clone: Path) -> None:
+    (line,) = mistakes_after(lambda values: values["tasks"][0].update(path="data/raw/eval"))
+    assert line == "params.yaml, tasks.clinic.path: data/raw/eval is a folder; name the task's YAML file in it"
 
 
 def test_prompts_of_the_card(clone: Path) -> None:

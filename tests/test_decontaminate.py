@@ -15,7 +15,8 @@ from stages.common.probes import make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.contamination import overlaps as overlapping
 from stages.contamination.items import comparable, item_texts, read_items, strip_frame
-from stages.decontaminate import Decontaminate, TaskRules, compare, write_lines
+from stages.contamination.report import match_runs
+from stages.decontaminate import Decontaminate, TaskRules, compare, find_wording, rules_of, write_lines
 from stages.quality.filters import JUDGED, REASONS
 
 PARAMS = Decontaminate(ngram=8, threshold=0.6, run=None, common=10, action="drop", examples="mark", tasks={})
@@ -181,8 +182,16 @@ def test_a_run_of_an_item_is_enough_unless_it_is_common_wording() -> None:
     assert share(leak, question["question"], "No", params) == pytest.approx(6 / 23)
     assert share(" ".join(words[10:22]), question["question"], "No", params) is None  # a run of 12
     rows = pl.DataFrame([row(name, f"{name} {leak}") for name in "abc"], ROW_SCHEMA)
-    assert overlaps_of(rows[:2], items_of(question), params)["row_id"].to_list() == ["a", "b"]
-    assert overlaps_of(rows, items_of(question), params).height == 0  # three rows hold it
+    # however often a leak was copied, all copies go
+    overlaps, marked, _ = compare(rows, items_of(question), params, ["clinic"])
+    assert overlaps["row_id"].to_list() == ["a", "b", "c"]
+    rules = rules_of(params, ["clinic"])
+    assert find_wording(overlaps, marked, rules, 2) == [("clinic/clinic/0", 3)]
+    assert find_wording(overlaps, marked, rules, 3) == []
+    assert find_wording(overlaps, marked, rules.with_columns(threshold=6 / 23), 2) == []  # the share is enough
+    # an item that several subtasks have is no common wording
+    subtasks = [item(question["question"], "No", 0, subtask=name) for name in "abc"]
+    assert overlaps_of(rows[:1], items_of(*subtasks), params)["item"].to_list() == [0, 1, 2]
     others = [item(" ".join([*words[10:23], f"other{number}"]), "No", number) for number in range(1, 3)]
     assert overlaps_of(rows[:1], items_of(question, others[0]), params)["item"].to_list() == [0, 1]
     # three items hold it: only the two whose n-grams are 6 of 7 in the row overlap by the share rule
@@ -230,6 +239,13 @@ def test_rules_differ_by_task_and_split() -> None:
         compare(rows, items, PARAMS.model_copy(update={"tasks": {"mmlu": TaskRules()}}), ["clinic"])
 
 
+def test_a_task_may_have_no_rule_for_runs() -> None:
+    params = PARAMS.model_copy(
+        update={"run": 13, "tasks": {"a": TaskRules(run=None, ngram=None), "b": TaskRules(run=9)}}
+    )
+    assert rules_of(params, ["a", "b", "c"]).select("ngram", "run").rows() == [(8, None), (8, 9), (8, 13)]
+
+
 def test_pairs_are_compared_with_both_replies() -> None:
     pair = row("a", "When?") | {"kind": "preference", "chosen": [message("assistant", "At noon.")]}
     pair["rejected"] = [message("assistant", QUESTION)]
@@ -248,6 +264,15 @@ def test_the_report_shows_the_items_words_alone() -> None:
         }
     ]  # fmt: skip
     assert compare(rows, items, PARAMS, ["clinic"])[2].select("row_id", "words").rows() == [("b", 12)]
+    by_run = PARAMS.model_copy(update={"run": 4})  # shorter than the n-grams
+    five = pl.DataFrame([row("a", "On a normal working day.")], ROW_SCHEMA)
+    assert compare(five, items, by_run, ["clinic"])[2]["matched"].to_list() == [["on a normal working day"]]
+
+
+def test_matched_words_stand_together_in_the_row() -> None:
+    assert match_runs(list("abcdef"), list("xbcdydef"), 2) == [list("bcd"), list("def")]
+    assert match_runs(list("ababc"), list("abcabab"), 2) == [list("abab"), list("bc")]
+    assert match_runs(list("ab"), list("ba"), 2) == []
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +325,6 @@ def test_the_same_as_counting_sets_of_words(
                 part
                 for part in (runs_of(text, run) & runs_of(question, run) if run else ())
                 if sum(part in runs_of(other, run) for other in compared.values()) <= common
-                and sum(part in runs_of(other, run) for other in texts) <= common
             ]
             if held >= threshold or telling:
                 expected[str(number), place] = held

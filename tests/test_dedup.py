@@ -109,6 +109,43 @@ def test_kinds_are_not_compared() -> None:
     assert marks["b"][0] is None
 
 
+def said(row_id: str, *turns: tuple[str, str], tools: str | None = None) -> dict[str, Any]:
+    return row(row_id, "", messages=[message(role, text) for role, text in turns], tools=tools)
+
+
+@pytest.mark.parametrize("params", [PARAMS, CAREFUL])
+def test_other_tools_and_other_speakers_keep_rows_apart(params: Dedup) -> None:
+    asked, answered = ("user", "What is it?"), ("assistant", words())
+    weather, files = '[{"name":"get_weather"}]', '[{"name":"delete_files"}]'
+    rows = [
+        said("a", asked, answered, tools=weather),
+        said("b", asked, answered, tools=files),
+        said("c", asked, answered),
+        said("d", ("user", "what is it?"), answered),
+        said("e", ("system", "What is it?"), ("user", words())),
+    ]
+    marks = marks_of(*rows, params=params)
+    assert {name: reason for name, (reason, _, _) in marks.items()} == {
+        "a": None, "b": None, "c": None, "d": "exact_duplicate", "e": None
+    }  # fmt: skip
+    assert {(one, other): why for one, other, _, why in alike_of(*rows, params=params)} == {
+        ("b", "a"): "tools", ("c", "a"): "tools", ("e", "a"): "tools"
+    }  # fmt: skip
+    assert alike_of(rows[2], rows[4], params=params) == [("e", "c", 1.0, "roles")]
+
+
+@pytest.mark.parametrize("params", [PARAMS, CAREFUL])
+def test_a_conversation_that_goes_on_repeats_the_one_that_ends(params: Dedup) -> None:
+    turns = ("user", "What is it?"), ("assistant", words())
+    more = ("user", "Thank you very much."), ("assistant", "You are welcome.")
+    # 33 words are 31 3-grams, 40 are 38, with all of those
+    marks = marks_of(said("a", *turns), said("b", *turns, *more), params=params)
+    assert marks["a"] == ("near_duplicate", "b", pytest.approx(31 / 38))
+    # the same words as one message: nobody goes on
+    one = ("user", "What is it?\n" + words() + "\nThank you very much."), ("assistant", "You are welcome.")
+    assert marks_of(said("b", *turns, *more), said("c", *one), params=params)["c"][0] is None
+
+
 def test_exchanged_replies_contradict() -> None:
     marks = marks_of(
         pair("a", "How much?", "It is free.", "Pay $20."),
@@ -251,7 +288,7 @@ def test_clusters_and_metrics() -> None:
         "swapped_labels": 0,
         "clusters": 1,
         "largest_cluster": 3,
-        "alike": {"number": 0, "polarity": 0, "word": 0, "label": 0},
+        "alike": dict.fromkeys(["number", "sign", "polarity", "word", "tools", "roles", "label"], 0),
         "candidates": 1,
         "verified": 1,
         "full_buckets": 0,
@@ -306,3 +343,21 @@ def test_main_writes_the_same_bytes_twice(
     curve = pl.read_csv("metrics/plots/dedup_scurve.csv")
     assert curve.columns == ["similarity", "probability"]
     assert curve["probability"].is_sorted()
+
+
+def test_main_warns_of_full_buckets_and_keeps_to_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(buckets, "BUCKET_LIMIT", 1)
+    monkeypatch.setattr(buckets, "BLOCK", 1)
+    asked: list[int | None] = []
+    monkeypatch.setattr(dedup, "limit_threads", asked.append)
+    Path("params.yaml").write_text(PARAMS_YAML)
+    Path("data/pool").mkdir(parents=True)
+    rows = [row("a", words()), row("b", words({5: "x", 20: "y"})), row("c", words({5: "x", 12: "z", 20: "y"}))]
+    pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/pool/rows.parquet")
+    make_table([]).write_parquet("data/pool/probes.parquet")
+    dedup.main()
+    assert "buckets are full" in capsys.readouterr().out
+    assert asked == [2]

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from stages.common.rows import ROW_SCHEMA, message, normalise
 from stages.common.shingles import Ragged, hash_tokens, ngram_sets, offsets_of, split_tokens
 from stages.dedup import mark_duplicates
-from stages.deduplication import buckets
+from stages.deduplication import buckets, comparison
 from stages.deduplication.buckets import BELOW, SAME, Verdicts, assign_buckets, choose_kept
-from stages.deduplication.first_differences import Known, find_first_differences, read_rows
+from stages.deduplication.first_differences import WORD, Known, find_first_differences, read_rows
 from stages.deduplication.params import Dedup
-from stages.deduplication.second_look import say_same, split_sentences
+from stages.deduplication.second_look import say_same
+from stages.deduplication.sentences import respell, split_sentences
 from stages.deduplication.signatures import sign_sets
 from stages.deduplication.verification import jaccard, may_reach
 
@@ -27,6 +28,17 @@ PARAMS = Dedup(mode="jaccard", threshold=0.5, ngram=2, bands=40, rows=1, swapped
 CAREFUL = PARAMS.model_copy(update={"mode": "careful"})
 # Sentences of few words: many texts repeat each other in part
 SENTENCES = ["take one tablet", "take two tablets daily", "never take it", "ask the desk", "Ask the desk soon!"]
+PHRASES = [
+    "I hope this helps.",
+    "I had it.",
+    "it's 5 mg",
+    "it is 5mg",
+    "he'll",
+    "he will",
+    "web site",
+    "website.",
+    "a/b",
+]
 TEXTS = st.lists(st.lists(st.sampled_from(SENTENCES), max_size=5).map(". ".join), min_size=1, max_size=12)
 
 
@@ -148,16 +160,46 @@ def test_groups_never_meet() -> None:
 
 
 @settings(deadline=None, max_examples=100)
-@given(TEXTS)
-def test_what_is_settled_at_first_sight_is_so_at_the_second_look(texts: list[str]) -> None:
-    rows = pl.Series([f"{text}. and so on the list goes here for a while, with many words." for text in texts])
+@given(
+    st.lists(st.lists(st.sampled_from(SENTENCES + PHRASES), max_size=5).map(" ".join), min_size=1, max_size=12),
+    st.sampled_from(["", ". And so on the list goes here for a while, with many words."]),
+)
+def test_what_is_settled_at_first_sight_is_so_at_the_second_look(texts: list[str], end: str) -> None:
+    rows = pl.Series([text + end for text in texts])
     known = Known(lambda start, count: rows.slice(start, count), rows.str.len_bytes().to_numpy())
     reading = read_rows(rows, known)
     left, right = np.triu_indices(len(texts), 1)
     settled = find_first_differences(reading, reading, left, right)
     for one, other, kind in zip(left.tolist(), right.tolist(), settled, strict=True):
         if kind >= 0:
-            assert say_same(split_sentences(rows[one]), split_sentences(rows[other]), known.__contains__) is not None
+            said = (split_sentences(text) for text in respell(rows[[one, other]]))
+            assert say_same(*said, known.__contains__) is not None
+
+
+@pytest.mark.parametrize("count", [36, 136])
+def test_a_difference_in_the_last_words_is_settled_at_first_sight(count: int) -> None:
+    words = " ".join(f"w{number}x" for number in range(count))
+    rows = pl.Series([f"{words} {name}" for name in ("asthma", "gout", "asthma", "gout")])
+    reading = read_rows(rows, Known(lambda start, size: rows.slice(start, size), rows.str.len_bytes().to_numpy()))
+    found = find_first_differences(reading, reading, np.array([0, 0, 1]), np.array([1, 2, 2]))
+    assert found.tolist() == [WORD, -1, WORD]
+
+
+def test_the_sets_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "CACHE_VALUES", 3_000)
+    texts = [" ".join(f"v{number}w{row // 2}" for number in range(500)) for row in range(40)]  # 499 2-grams each
+    table = pl.DataFrame({"messages": texts, "chosen": [""] * 40, "rejected": [""] * 40})
+    nothing = np.zeros(40, np.int64)
+    rows = comparison.Rows(
+        lambda at: table[at], lambda at: pl.DataFrame(), nothing, np.full(40, 499, np.int32), nothing > 0,
+        nothing.astype(np.int8), nothing,
+    )  # fmt: skip
+    compare = comparison.Comparison(rows, PARAMS)
+    later, earlier = np.triu_indices(40, 1)[::-1]
+    found = compare(later, earlier)
+    assert (found.similarity == (later // 2 == earlier // 2)).all()
+    assert len(compare.sets.values) <= 2**16
+    assert compare.sets.filled <= 3_000
 
 
 def test_two_hash_seeds_give_the_same_bytes(tmp_path: Path) -> None:

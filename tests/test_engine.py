@@ -45,6 +45,10 @@ def refuse_batch() -> Work:
     return work
 
 
+def refuse_to_start() -> Work:
+    raise InputError("a model is missing; fetch it")
+
+
 def die() -> Work:
     def work(batch: pl.DataFrame) -> pl.DataFrame:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -83,12 +87,18 @@ def test_ray_gives_the_same_rows_in_the_same_order() -> None:
         assert run("ray", 2, batch_rows).equals(add_lengths(2)(TABLE))
     with pytest.raises(InputError, match="row 40 is broken"):
         run("ray", 2, 10, refuse_batch)
+    with pytest.raises(InputError, match="a model is missing"):
+        run("ray", 2, 10, refuse_to_start)
+    with pytest.raises(InputError, match=r"a worker process died.*engine\.workers"):
+        run("ray", 2, 10, die)
 
 
 def test_a_mistake_in_a_batch_is_told() -> None:
     for workers in (1, 2):
         with pytest.raises(InputError, match="row 40 is broken"):
             run("local", workers, 10, refuse_batch)
+        with pytest.raises(InputError, match="a model is missing"):
+            run("local", workers, 10, refuse_to_start)
 
 
 def test_a_dead_worker_is_no_silence() -> None:

@@ -53,6 +53,16 @@ def test_lengths_in_words_or_characters() -> None:
     assert judged(rows, max_reply_words=3) == [(2, "too_long", "words=4")]
     turns = [message("user", "a b c d"), message("assistant", "one"), message("user", "x"), message("assistant", "two")]
     assert judged([make_row(0, "x", "x", messages=turns)], min_reply_words=3) == [(0, "too_short", "words=2")]
+    call = message("assistant", None, tool_calls='[{"name": "look", "arguments": {"where": "here"}}]')
+    calling = [
+        make_row(0, "x", "x", messages=[message("user", "Look."), call]),
+        make_row(
+            1, "x", "x", messages=[message("user", "Look."), call, message("tool", "12"), message("assistant", "12")]
+        ),
+        make_row(2, "x", "x", "y") | {"chosen": [call]},
+        make_row(3, "x", "x", "y") | {"rejected": [call]},
+    ]
+    assert judged(calling, min_reply_words=3) == [(3, "too_short", "words=1")]
 
 
 def test_languages() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 from conftest import make_row, make_rows
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stages.common.chat import encode, encode_reply
@@ -26,9 +26,11 @@ from stages.mix import (
     sample_mixture,
 )
 from stages.mixing.sample import divide_shares
-from stages.mixing.split import LINKS, add_split, check_separation, group_rows, read_links
+from stages.mixing.split import add_split, check_separation, group_rows, read_links
+from stages.mixing.supply import find_limiting, list_warnings
 from stages.mixing.tokens import count_tokens
 
+LINKS = {"row_id": pl.String, "other_id": pl.String}
 NO_LINKS = pl.DataFrame(schema=LINKS)
 
 
@@ -120,10 +122,61 @@ def test_shares_that_cannot_be() -> None:
     assert check_shares([source("a", 1.0), source("b", None)]) == [
         "the shares of kind sft sum to 1 and leave nothing for b (a 1)"
     ]
-    with pytest.raises(InputError, match=r"b has a share of 0\.5 but no sft row"):
-        mix(counted(5, "a", 10), [source("a", 0.5), source("b", 0.5)], params())
-    with pytest.raises(InputError, match="b have no row left"):
-        mix(counted(5, "a", 10), [source("a", 0.5), source("b", None)], params())
+
+
+@pytest.mark.parametrize("share", [0.5, None])
+def test_a_source_that_is_to_give_and_has_nothing_is_refused_with_what_became_of_its_rows(share: float | None) -> None:
+    rows = pl.concat([counted(5, "a", 10), counted(3, "b", 101, 50), counted(2, "b", 10, 60)])
+    rows = rows.with_columns(split=pl.when(pl.col("row_id") == f"{60:016x}").then(pl.lit("heldout")).otherwise("split"))
+    sources = [source("a", 0.5), source("b", share, max_tokens=9)]
+    lost = "b: rows that came 5, too long for mix.max_length_tokens 3, held out 1, beyond its cap 1"
+    with pytest.raises(InputError, match=rf"no sft row to train on is left \({lost}\); .* its share to the others"):
+        mix(rows, sources, params())
+    with pytest.raises(InputError, match=r"\(a: rows that came 0; b: rows that came 5, .* take the kind sft out"):
+        mix(rows.filter(source="b"), [source("a", 0.5), source("b", 0.5, max_tokens=9)], params())
+    with pytest.raises(InputError, match=r"\(a: rows that came 0\)"):
+        mix(rows.clear(), [source("a", 1.0)], params())
+
+
+def test_warnings_of_what_the_mixture_lacks() -> None:
+    rows = pl.concat([counted(30, "a", 10), counted(1, "b", 90, 50), counted(1, "c", 101, 60), counted(4, "d", 10, 70)])
+    sources = [source("a", 0.5), source("b", 0.1), source("c", 0.0), source("d", 0.4)]
+    sources.append(source("e", None, format="pairs"))
+    rows = pl.concat([rows, counted(1, "e", 101, 80, "no"), counted(1, "f", 50, 90, "no")])
+    sources.append(source("f", None, format="pairs"))
+    wanted = params(budget=200, heldout=0.1)
+    is_held = pl.col("row_id") == f"{0:016x}"
+    rows = rows.with_columns(
+        split=pl.when(is_held).then(pl.lit("heldout")).otherwise("split"),
+        group=pl.when(pl.col("source") == "d").then(pl.lit("one")).otherwise("row_id"),
+    )
+    prepared = prepare_rows(rows, sources, wanted)
+    plan = plan_sources(prepared, sources, wanted)
+    described = describe_mixture(sample_mixture(prepared, plan, sources, wanted), plan)
+    held = "and its groups of one subject, prompt or cluster have"
+    assert list_warnings(prepared, described, sources, wanted.heldout_share.model_dump(), "tokens") == [
+        "b gives no row: 20 tokens are less than half of its first row",
+        f"b holds nothing out: 10% of its 1 rows is 0.1, {held} 1 to 1 rows",
+        "d ran out: it gives 28.6% of the tokens instead of 40.0%",  # 40 of 100 + 40
+        f"d holds nothing out: 10% of its 4 rows is 0.4, {held} 4 to 4 rows",
+        "e gives no row to train on (rows that came 1, too long for mix.max_length_tokens 1)",
+    ]
+
+
+@pytest.mark.parametrize("budget", [{"budget": 4}, {"total": 4}])
+def test_a_budget_that_buys_no_row_is_refused(budget: dict[str, int]) -> None:
+    rows = pl.concat([counted(5, "a", 10), counted(5, "b", 10, 50)])
+    with pytest.raises(InputError, match=r"mix\.budget: 4 tokens for the kind sft .* raise mix\.budget\.sft or mix"):
+        mix(rows, [source("a", 0.5), source("b", 0.5)], params(**budget))
+    assert mix(rows, [source("a", 1.0), source("b", 0.0)], params(budget=5))[0].height == 1
+
+
+def test_the_source_that_limits_the_others_is_named() -> None:
+    rows = pl.concat([counted(100, "a", 10), counted(10, "b", 40, 100)])
+    sources = [source("a", 0.5), source("b", 0.5)]
+    assert find_limiting(mix(rows, sources, params())[1]) == "b"
+    assert find_limiting(mix(rows, sources, params(budget=100))[1]) is None  # the budget does
+    assert find_limiting(mix(rows, [source("a", None), source("b", None)], params())[1]) is None  # both give all
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,6 +195,12 @@ def test_shares_sum_to_one(given: list[float], sizes: list[int], temperature: fl
     shares = divide_shares(sources, available, temperature)
     assert sum(shares.values()) == pytest.approx(1)
     assert all(shares[f"n{i}"] == 0 for i, size in enumerate(sizes) if size == 0)
+
+
+def test_a_cap_on_repeats_that_is_never_reached_costs_nothing() -> None:
+    mixture, described, _ = mix(counted(4, "a", 10), [source("a", 1.0)], params(budget=84, repeat_cap=10**9))
+    assert sorted(mixture["repeat"].to_list()) == [0] * 4 + [1] * 4  # 80 is nearer to 84 than 90 is
+    assert described["unmet"].to_list() == [0]
 
 
 def test_repeats_stop_at_the_cap_and_come_after_every_row_was_taken() -> None:
@@ -216,9 +275,39 @@ def test_same_question_subject_or_link_stand_on_one_side() -> None:
     check_separation(split, links)
 
 
+def groups_of(*conversations: list[str]) -> list[list[int]]:
+    """The rows of each group, for the user's messages of each row."""
+    turns = [
+        [turn for text in said for turn in (message("user", text), message("assistant", "Yes."))]
+        for said in conversations
+    ]
+    groups = group_rows(make_rows([make_row(i, "", "", messages=said) for i, said in enumerate(turns)]), NO_LINKS, 1)
+    numbered = groups.with_columns(pl.col("row_id").str.to_integer(base=16)).sort("row_id")
+    return sorted(numbered.group_by("group").agg("row_id")["row_id"].to_list())
+
+
+def test_a_prompt_is_its_words_and_a_greeting_is_none() -> None:
+    assert groups_of(["Is it open?"], ["is it OPEN"], ["Is it  open ?"], ["Is it closed?"]) == [[0, 1, 2], [3]]
+    assert groups_of(["Hello"], ["Hello"], ["Thank you!"], ["Thank you!"]) == [[0], [1], [2], [3]]
+    assert groups_of(["Hello", "Is it open?"], ["Hello", "Is it closed?"], ["Hello!", "is it open"]) == [[0, 2], [1]]
+    assert groups_of(["今天开门吗？"], ["今天开门吗"], ["明天开门吗？"]) == [[0, 1], [2]]
+    assert groups_of([], ["?"], ["👍"]) == [[0], [1], [2]]
+
+
+def test_rows_of_one_template_give_their_share(tmp_path: Path) -> None:
+    rows = make_rows(
+        [make_row(i, f"What is the treatment of {i}?", f"The treatment of {i} is rest.") for i in range(400)]
+    )
+    ids = rows["row_id"]
+    pl.DataFrame({"cluster": ids, "row_id": ids}).write_parquet(tmp_path / "clusters.parquet")
+    alike = pl.DataFrame({"row_id": ids[1:], "other_id": ids[:-1], "similarity": 0.9, "why": "number"})
+    alike.write_parquet(tmp_path / "alike.parquet")
+    assert len(heldout_of(split_rows(rows, read_links(tmp_path), sft=0.05))) == 20
+
+
 def test_rows_that_are_torn_apart_stop_the_stage() -> None:
     def torn(links: pl.DataFrame = NO_LINKS, **rest: str) -> None:
-        prompts = ("same", "same") if rest.get("prompt") else ("one", "other")
+        prompts = ("the same prompt",) * 2 if rest.get("prompt") else ("one", "other")
         rows = make_rows([make_row(i, prompt, "yes", subject=rest.get("subject")) for i, prompt in enumerate(prompts)])
         check_separation(rows.with_columns(split=pl.Series(["train", "heldout"])), links)
 
@@ -250,8 +339,8 @@ def test_a_group_of_more_than_twice_the_share_stays_in_training() -> None:
 
 def test_a_prompt_held_out_of_one_kind_is_trained_on_in_none() -> None:
     rows = make_rows(
-        [make_row(i, f"question {i}", "yes") for i in range(60)]
-        + [make_row(100 + i, f"Question {i} ", "yes", "no", source="pairs") for i in range(60)]
+        [make_row(i, f"Is it {i}?", "yes") for i in range(60)]
+        + [make_row(100 + i, f"is it {i} ", "yes", "no", source="pairs") for i in range(60)]
     )
     split = split_rows(rows, sft=0.05, preference=0.4)
     assert {int(row_id, 16) % 100 for row_id in heldout_of(split.filter(kind="sft"))} == {
@@ -270,7 +359,7 @@ ROWS = st.lists(
 def rows_of(entries: list[tuple[int, str, str | None]]) -> pl.DataFrame:
     """A row for each (prompt, source, subject)."""
     return make_rows(
-        [make_row(i, f"prompt {p}", "yes", source=s, subject=subject) for i, (p, s, subject) in enumerate(entries)]
+        [make_row(i, f"the prompt {p}", "yes", source=s, subject=subject) for i, (p, s, subject) in enumerate(entries)]
     )
 
 
@@ -289,19 +378,26 @@ def test_no_group_is_separated(
 
 
 @settings(max_examples=40, deadline=None)
-@given(sizes=st.lists(st.integers(1, 3), min_size=10, max_size=40), share=st.floats(0.05, 0.5))
+@given(sizes=st.lists(st.integers(1, 8), min_size=10, max_size=30), share=st.floats(0.05, 0.5))
+@example(sizes=[1, 1, 1, 1, 1, 2, 3, 3, 3, 3], share=0.05078125)
+@example(sizes=[*[1] * 13, 8, *[1] * 11], share=0.1226)  # once the row has come, 8 rows are no longer twice the share
 def test_a_new_row_moves_one_group_at_the_edge_and_no_other_source(sizes: list[int], share: float) -> None:
     grouped = [(group, "a", None) for group, size in enumerate(sizes) for _ in range(size)]
     other = [(100 + i, "b", None) for i in range(30)]
     rows = rows_of(grouped + other)
     new = make_rows([make_row(10_000, "a new prompt", "yes", source="a")])
     before, after = (split_rows(table, sft=share) for table in (rows, pl.concat([rows, new])))
-    moved = heldout_of(before) ^ (heldout_of(after) - {f"{10_000:016x}"})
-    prompts = {grouped[int(row_id, 16)][0] if int(row_id, 16) < len(grouped) else "other" for row_id in moved}
-    assert len(prompts) <= 1
-    assert "other" not in prompts
+    held_before, held_after = heldout_of(before), heldout_of(after) - {f"{10_000:016x}"}
+    moved = [
+        [grouped[int(row_id, 16)][0] if int(row_id, 16) < len(grouped) else "other" for row_id in rows_moved]
+        for rows_moved in (held_before - held_after, held_after - held_before)
+    ]
+    at_the_edge, in_its_place = sorted(moved, key=len, reverse=True)
+    assert len(set(at_the_edge)) <= 1
+    assert "other" not in at_the_edge + in_its_place
+    assert len(in_its_place) < max(1, len(at_the_edge))
     held = before.filter(source="a", split="heldout").height
-    assert abs(held - share * len(grouped)) <= 1.5  # half of the largest group
+    assert abs(held - share * len(grouped)) <= max(sizes) / 2 + 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -364,7 +460,7 @@ def test_links_of_dedup(tmp_path: Path) -> None:
     cluster = [("r1", "r1", 1.0, True), ("r1", "r2", 0.9, False)]
     pl.DataFrame(cluster, schema, orient="row").write_parquet(tmp_path / "clusters.parquet")
     assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1")]
-    alike = {"row_id": ["r3"], "other_id": ["r1"], "similarity": [0.9], "why": ["number"]}
+    alike = {"row_id": ["r3", "r4"], "other_id": ["r1", "r1"], "similarity": [0.9, 0.99], "why": ["label", "word"]}
     pl.DataFrame(alike).write_parquet(tmp_path / "alike.parquet")
     assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1"), ("r3", "r1")]
 

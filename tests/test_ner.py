@@ -12,10 +12,11 @@ import pytest
 import regex
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 
+from stages.pii import Finding
 from stages.pii.ner import evaluate
 from stages.pii.ner.features import LEXICON, load_lexicon
 from stages.pii.ner.recogniser import LearnedNames
-from stages.pii.ner.tagger import MODEL, Tagger, load_tagger
+from stages.pii.ner.tagger import MODEL, Tagger, is_title, join_firms, load_tagger, turn_corner
 from stages.pii.ner.text import LONGEST, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import join_tokens
 from stages.pii.ner.train.values import FOLDER
@@ -96,6 +97,48 @@ def test_a_name_found_once_is_found_again_and_a_surname_alone_too(tagger: Tagger
     text = "The keys were handed over to Margaret Okonkwo before noon. Later the flag of Okonkwo flew."
     persons = [text[found.start : found.end] for found in tagger.find(text) if found.entity == "PERSON"]
     assert persons == ["Margaret Okonkwo", "Okonkwo"]
+
+
+def located(text: str, value: str, entity: str = "PERSON") -> Finding:
+    return Finding(text.index(value), text.index(value) + len(value), entity, 0.9)
+
+
+def test_a_rank_after_an_article_is_no_person_and_before_a_name_it_is() -> None:
+    text = "The Lord Mayor met Lord Byron; the Duke Albert Hamilton smiled."
+    values = ("Lord Mayor", "Lord Byron", "Duke Albert Hamilton")
+    assert [is_title(located(text, value), text) for value in values] == [True, False, False]
+
+
+def test_what_stands_at_the_corner_of_a_street_is_a_street() -> None:
+    text = "Stop at the corner of Elm Road and Clara Hughes, not at Ida and Elm Road. Ask Ida Noll."
+    turned = {value: turn_corner(located(text, value), text).entity for value in ("Clara Hughes", "Ida Noll")}
+    assert turned == {"Clara Hughes": "LOCATION", "Ida Noll": "PERSON"}
+
+
+def test_partners_with_a_verb_in_the_singular_are_a_firm() -> None:
+    firm, people = "Yes. Hale, Brandt and Osei has moved.", "Hale, Brandt and Osei have moved."
+    parts = [located(firm, value) for value in ("Hale", "Brandt", "Osei")]
+    assert join_firms(parts, firm) == [located(firm, "Hale, Brandt and Osei", "ORGANIZATION")]
+    same = [located(people, value) for value in ("Hale", "Brandt", "Osei")]
+    assert join_firms(same, people) == same
+
+
+@pytest.mark.parametrize("account", ["margaretpeterson", "Margaret_Peterson", "margaretpeterson84"])
+def test_an_account_named_after_a_person_is_one(tagger: Tagger, account: str) -> None:
+    assert found_in(tagger, f"so true @{account} !!") == {("PERSON", account)}
+
+
+def test_other_accounts_annotations_and_mail_addresses_stay(tagger: Tagger) -> None:
+    text = "@Override @validator @ManyToOne @staticmethod @media @daily_news @angular/core info@margaretpeterson.de"
+    assert tagger.find(text) == []
+
+
+def test_accounts_that_do_not_count_are_no_false_alarms(tagger: Tagger, tmp_path: Path) -> None:
+    conll = tmp_path / "posts.conll"
+    conll.write_text("@margaretpeterson\tB-person\nso\tO\ntrue\tO\n\n")
+    left, counted = evaluate.evaluate(str(conll), tagger.find), evaluate.evaluate(f"accounts:{conll}", tagger.find)
+    assert (left["PERSON"]["spans"], left["PERSON"]["found"]) == (0, 0)
+    assert (counted["PERSON"]["recall"], counted["PERSON"]["precision"]) == (1.0, 1.0)
 
 
 def test_equal_texts_give_equal_findings_whatever_came_between(tagger: Tagger) -> None:

@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import pickle
 import random
 import re
+import sqlite3
 import stat
+import time
+import unicodedata
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import phonenumbers
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -20,12 +26,14 @@ from stages.common.rows import ROW_SCHEMA, message
 from stages.pii import Finding
 from stages.pii.analyser import Analyser, countries
 from stages.pii.cache import Cache, fingerprint_of
-from stages.pii.operators import normalise_value, pseudonym, read_key, shift_date, surrogate
+from stages.pii.escapes import read_escapes
+from stages.pii.numbers import is_luhn
+from stages.pii.operators import listed, pseudonym, read_key, shift_date, surrogate
 from stages.pii.params import Scrub
-from stages.pii.patterns import is_luhn
 from stages.pii.residual import entropy, find_residuals, mask_shape
-from stages.pii.scrubber import Scrubber
+from stages.pii.scrubber import Scrubber, parse_deny, read_secrets
 from stages.pii.spans import Allowed, Denied
+from stages.pii.spelling import normalise_value
 from stages.pii.worker import build_scrubber, make_worker, scrub_batch
 
 SECRET = "a secret of forty characters for tests.."
@@ -52,7 +60,8 @@ def analyser() -> Analyser:
 
 
 def scrubber(analyser: Any, action: str = "replace", **changes: Any) -> Scrubber:
-    return Scrubber(params(action, **changes), analyser, {"PEDIGREE_KEY": SECRET})
+    chosen = params(action, **changes)
+    return Scrubber(chosen, analyser, read_secrets(chosen, {"PEDIGREE_KEY": SECRET}))
 
 
 # Recognisers
@@ -139,10 +148,31 @@ def test_pseudonym_is_the_same_for_spellings_of_one_person() -> None:
         pseudonym(KEY, "PERSON", name) for name in ("Helen Novák", "HELEN  NOVAK", "Dr. Helen Novak", "mrs helen novak")
     }
     assert len(tokens) == 1
-    assert re.fullmatch(r"<PERSON_[0-9a-f]{8}>", tokens.pop())
+    assert re.fullmatch(r"<PERSON_[0-9a-f]{12}>", tokens.pop())
     assert pseudonym(KEY, "PERSON", "Helen Novak") != pseudonym(b"l" * 32, "PERSON", "Helen Novak")
     assert pseudonym(KEY, "PHONE_NUMBER", "(720) 555-0188") == pseudonym(KEY, "PHONE_NUMBER", "720.555.0188")
     assert normalise_value("EMAIL_ADDRESS", "Tom@Example.com ") == "tom@example.com"
+
+
+@pytest.mark.parametrize(
+    ("entity", "same", "others"),
+    [
+        ("PHONE_NUMBER",
+         ["+1 303-555-0199", "(303) 555-0199", "1.303.555.0199", "٣٠٣٥٥٥٠١٩٩", "３０３−５５５−０１９９"],
+         ["303-555-0199 x12", "303-555-0198", "٣٠٣٥٥٥٠١٩٧", "+44 30 3555 0199"]),
+        ("PHONE_NUMBER", ["+44 (0)20 7946 0958", "+44 20 79460958"], ["+44 20 7946 0959"]),
+        ("IP_ADDRESS", ["192.168.1.11"], ["192.168.11.1", "1921.68.1.11"]),
+        ("IP_ADDRESS", ["2001:DB8::1", "2001:db8:0:0:0:0:0:1"], ["2001:db8::11"]),
+        ("MEDICAL_RECORD", ["0048-2913", "00482913", "0048 2913", "٠٠٤٨٢٩١٣"], ["٠٠٤٨٢٩١٤"]),
+        ("SECRET", ["aB3$x"], ["ab3$x", "aB3x"]),
+        ("PERSON", ["Jo\u00adse\u0301 Diaz", "José Díaz", "Dr. José Díaz"], ["Josef Diaz"]),
+        ("PERSON", ["がき", "か\u3099き"], ["かき"]),  # a sign on a kana is no accent
+        ("LOCATION", ["Straße 5", "STRASSE  5"], ["Straße 55"]),
+    ],
+)  # fmt: skip
+def test_spellings_of_one_value_count_as_one_and_no_others(entity: str, same: list[str], others: list[str]) -> None:
+    assert len({pseudonym(KEY, entity, text) for text in same}) == 1
+    assert len({pseudonym(KEY, entity, text) for text in (same[0], *others)}) == 1 + len(others)
 
 
 def test_surrogates_have_the_form_of_the_value() -> None:
@@ -172,6 +202,57 @@ def test_surrogate_names_are_consistent_part_by_part() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "form"),
+    [
+        ("(720) 415-0188", r"\([2-9]\d\d\) 555-01\d\d"),
+        ("+1 720-415-0188 ext. 77", r"\+1 [2-9]\d\d-555-01\d\d ext\. 00"),
+        ("415-0188", r"555-01\d\d"),
+        ("٧٢٠٤١٥٠١٨٨", r"[2-9]\d\d55501\d\d"),
+        ("+44 20 7946 0958", r"\+44 0\d \d555 01\d\d"),
+        ("+44 (0)20 7946 0958", r"\+44 \(0\)0\d \d555 01\d\d"),
+        ("+49 30 1234567", r"\+49 0\d 55501\d\d"),
+        ("+354 415 0188", "<PHONE_NUMBER>"),  # seven digits: what could be put there may be somebody's
+        ("1-800-FLOWERS", "<PHONE_NUMBER>"),
+        ("12345", "<PHONE_NUMBER>"),
+    ],
+)
+def test_surrogates_of_telephone_numbers_are_nobodys(number: str, form: str) -> None:
+    for seed in range(30):
+        new = surrogate(bytes([seed]) * 32, "PHONE_NUMBER", number)
+        assert re.fullmatch(form, new), new
+        if new[0] != "<" and "+1" not in form:
+            parsed = phonenumbers.parse(new, "US")
+            assert parsed.country_code == 1 or not phonenumbers.is_valid_number(parsed), new
+        area = re.match(r"\+?1?\D*(\d)(\d)(\d)\D*555", new)
+        assert area is None or area[2] != area[3], new  # 800, 888, 911
+
+
+def test_no_surrogate_is_the_value_itself() -> None:
+    for seed in range(200):
+        key = bytes([seed]) * 32
+        assert surrogate(key, "MEDICAL_RECORD", "7") in set("012345689")
+        assert surrogate(key, "PERSON", "K.") != "K."
+        assert surrogate(key, "PHONE_NUMBER", "555-0142") != "555-0142"
+        assert surrogate(key, "STREET_ADDRESS", "5 The Close") != "5 The Close"
+    for name in listed("family")[:2000]:
+        assert surrogate(KEY, "PERSON", name) != name
+    assert surrogate(KEY, "ORGANIZATION", "The Bank of the Clinic") == "<ORGANIZATION>"
+    assert surrogate(KEY, "STREET_ADDRESS", "The Close") == "<STREET_ADDRESS>"
+    assert surrogate(KEY, "MEDICAL_RECORD", "--") == "<MEDICAL_RECORD>"
+
+
+def test_nothing_of_a_name_stays_in_its_surrogate() -> None:
+    assert "Nurse" not in surrogate(KEY, "PERSON", "Rebecca Nurse")  # a title only before the name
+    assert surrogate(KEY, "PERSON", "Dr. Rebecca Nurse").startswith("Dr. ")
+    assert surrogate(KEY, "PERSON", "हेलेन नोवाक") == "<PERSON>"  # no letters are known for it
+    assert surrogate(KEY, "OTHER", "हेलेन") == "<OTHER>"
+    assert re.fullmatch(r"[가-힣]{3}", surrogate(KEY, "PERSON", "김철수"))
+    assert re.fullmatch(r"[а-я]+", surrogate(KEY, "PERSON", "ёж"))
+    assert surrogate(KEY, "PERSON", "Jose\u0301") == surrogate(KEY, "PERSON", "José")
+    assert re.fullmatch(r"9\d\d-0\d-\d{4}", surrogate(KEY, "US_SSN", "536-22-8726"))
+
+
+@pytest.mark.parametrize(
     ("text", "moved"),
     [
         ("03/14/1972", "03/24/1972"), ("25/12/1999", "04/01/2000"), ("1972-12-30", "1973-01-09"), ("3.4.72", "3.14.72"),
@@ -196,6 +277,11 @@ def test_key_must_be_the_one_of_params() -> None:
         read_key(FINGERPRINT, {})
     with pytest.raises(InputError, match=r"asks for the key 0{12}"):
         read_key("0" * 12, {"PEDIGREE_KEY": SECRET})
+    short = "fifteen letters"
+    with pytest.raises(InputError, match="PEDIGREE_KEY has 15 characters, stand-ins need one of at least 16") as caught:
+        read_key(hashlib.sha256(short.encode()).hexdigest()[:12], {"PEDIGREE_KEY": short})
+    assert short not in str(caught.value)
+    assert read_key(hashlib.sha256(b"sixteen letters!").hexdigest()[:12], {"PEDIGREE_KEY": "sixteen letters!"})
 
 
 # What must go
@@ -214,6 +300,30 @@ def test_deny_entries_go_with_or_without_a_type(analyser: Analyser, tmp_path: Pa
         scrubber(analyser, deny_file=str(file), deny_fingerprint="0" * 12)
     with pytest.raises(InputError, match="cannot be read"):
         scrubber(analyser, deny_file=str(tmp_path / "no"), deny_fingerprint=digest)
+
+
+@pytest.mark.parametrize(
+    ("entry", "before", "value"),
+    [
+        ("Müller", "Herr ", unicodedata.normalize("NFD", "Müller")),
+        (unicodedata.normalize("NFD", "Müller"), "Herr ", "MÜLLER"),
+        ("Helen Novak", "so ", "Hel\u200ben\u00a0No\u00advak"),
+        ("Straße 5", "in ", "STRASSE 5"),
+        ("O'Brien", "Mrs ", "O’BRIEN"),
+        ("Zyx-Wab", "the ", "Zyx\u2011Wab"),
+        ("Novak", "\u200b", "Ｎｏｖａｋ"),
+        ("Novak", "é ", "Nоvak"),  # with a Cyrillic о
+    ],
+)
+def test_deny_entries_go_in_every_spelling_that_looks_the_same(entry: str, before: str, value: str) -> None:
+    (found,) = Denied([entry], []).find(f"{before}{value}.")
+    assert (found.start, found.end) == (len(before), len(before) + len(value))
+    assert not Denied([entry], []).find("Muller O Brien ZyxWab Novák Nova\u0301k Helen Nováková")
+
+
+def test_lines_of_a_deny_file() -> None:
+    text = "# 00ff\n\n  PERSON: Oru Vell \n\\#5 Mill Lane\n\\\\server\n#old\n"
+    assert parse_deny(text) == ["PERSON: Oru Vell", "#5 Mill Lane", "\\server"]
 
 
 # The second look
@@ -356,6 +466,25 @@ def test_worker_of_params_scrubs_and_fills_the_cache(tmp_path: Path, monkeypatch
     assert make_worker(params().model_dump())(rows).equals(first)
 
 
+def test_a_worker_elsewhere_needs_neither_the_key_nor_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("deny.txt").write_text("Ward Seven\n")
+    deny = {"deny_file": "deny.txt", "deny_fingerprint": hashlib.sha256(b"Ward Seven\n").hexdigest()[:12]}
+    chosen = params("pseudonym", **deny)
+    secrets = read_secrets(chosen, {"PEDIGREE_KEY": SECRET})
+    assert secrets.key is not None
+    assert SECRET.encode() not in secrets.key  # derived
+    assert "Ward" not in repr(secrets)
+    assert repr(secrets.key) not in repr(secrets)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("PEDIGREE_KEY", raising=False)
+    rows = pl.DataFrame([make_row(0, "I am Tom Baker of Ward Seven.")], ROW_SCHEMA)
+    work = pickle.loads(pickle.dumps(partial(make_worker, chosen.model_dump(), secrets)))()
+    text = work(rows)["messages"].to_list()[0][0]["content"]
+    assert text == f"I am {pseudonym(secrets.key, 'PERSON', 'Tom Baker')} of <OTHER>."
+
+
 # What once passed unread
 
 
@@ -465,3 +594,120 @@ def test_a_broken_entry_of_the_cache_is_none(tmp_path: Path) -> None:
     assert len(cache.find(text)) == 1
     (tmp_path / f"{'f' * 16}.sqlite").unlink()  # another run with other parameters
     cache.save()
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".pedigree").mkdir()
+    Path(".pedigree/cache").touch()  # no folder can be made there
+    found = build_scrubber(params(entities={"EMAIL_ADDRESS": "replace"}, names="none", locales=[]))
+    assert found.scrub("Please write to tom@example.com today.").text == "Please write to <EMAIL_ADDRESS> today."
+
+
+def test_a_locked_cache_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.pii.cache.WAIT_SECONDS", 0.05)
+    text, path = "Helen Novak came on Monday, at nine o'clock.", tmp_path / f"{'f' * 16}.sqlite"
+    cache: Any = Cache(Counting(), "f" * 16, tmp_path)  # type: ignore[arg-type]
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    file = path.stat().st_ino
+    assert len(cache.find(text)) == 1
+    cache.save()
+    with pytest.raises(sqlite3.OperationalError):
+        Cache(Counting(), "f" * 16, tmp_path)  # type: ignore[arg-type]
+    other.execute("ROLLBACK")
+    assert path.stat().st_ino == file
+    cache.find(text)
+    cache.save()
+    assert other.execute("SELECT count(*) FROM found").fetchone() == (1,)
+
+
+def test_a_cache_that_breaks_and_cannot_be_begun_anew_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Helen Novak came on Monday, at nine o'clock."
+    cache: Any = Cache(Counting(), "f" * 16, tmp_path)  # type: ignore[arg-type]
+    cache.find(text)
+    cache.save()
+    monkeypatch.setattr(cache, "open", lambda: (_ for _ in ()).throw(sqlite3.OperationalError("locked")))
+    cache.begin_anew()
+    assert len(cache.find(text)) == 1
+    cache.save()
+    assert len(cache.find(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ('OK {"mail": "tom.baker\\u0040example.com"}', 'OK {"mail": "<EMAIL_ADDRESS>"}'),
+        ("SSN:\\n219-09-9998\\r\\nnext", "SSN:\\n<US_SSN>\\r\\nnext"),
+        ("https://x.org/?to=tom%40example.com&x=1%41", "https://<EMAIL_ADDRESS>&x=1%41"),
+        (
+            "write to tom&#64;example.com, tom&commat;example.com &amp; co",
+            "write to <EMAIL_ADDRESS>, <EMAIL_ADDRESS> &amp; co",
+        ),
+        ("Card 4111%201111%201111%201111.", "Card <CREDIT_CARD>."),
+        ("50% off \\alpha R&D &nosuch; \\u00e9", "50% off \\alpha R&D &nosuch; \\u00e9"),
+        ("Z\\u00fcrich\\nLtd", "<OTHER>"),
+    ],
+)
+def test_escapes_hide_nothing(analyser: Analyser, text: str, clean: str) -> None:
+    assert scrubber(analyser, deny=["Zürich Ltd"]).scrub(text).text == clean
+
+
+def test_places_in_what_a_text_reads_are_places_in_the_text() -> None:
+    text = r"a\u00e9\u00e8b%41&#38;c"  # éè, A, &
+    (reading,) = read_escapes(text)
+    assert reading.text == "aéèbA&c"
+    spans = {}
+    for start in range(7):
+        found = reading.locate(Finding(start, start + 1, "X", 1.0))
+        spans[reading.text[start]] = text[found.start : found.end]
+    escaped = {"é": r"\u00e9\u00e8", "è": r"\u00e9\u00e8", "A": "%41", "&": "&#38;"}  # side by side they go together
+    assert spans == {"a": "a", "b": "b", "c": "c"} | escaped
+    whole = reading.locate(Finding(0, 7, "X", 1.0))
+    assert (whole.start, whole.end) == (0, len(text))
+    assert read_escapes("plain, 50% & more \\ less &amp; &nosuch;") == []
+    far = "word " * 100 + "a%41 " + "word " * 100 + "Tom&#32;Baker"
+    (_, last) = read_escapes(far)
+    assert last.text.endswith("word Tom Baker")
+    assert len(last.text) < 130
+    begin = last.text.index("Tom")
+    found = last.locate(Finding(begin, begin + 9, "X", 1.0))
+    assert far[found.start : found.end] == "Tom&#32;Baker"
+
+
+@pytest.mark.parametrize(
+    ("entity", "text"),
+    [
+        ("PHONE_NUMBER", "Helen 303-555-0199"),
+        ("CREDIT_CARD", "4111 1111 1111 1111 Helen"),
+        ("US_SSN", "Helen 219-09-9998"),
+        ("DATE_OF_BIRTH", "Helen 03/14/1972"),
+        ("DATE_OF_BIRTH", "Marlene 14 1972"),
+        ("IBAN_CODE", "DE89370400440532013000 Ä"),
+    ],
+)
+def test_a_finding_over_a_name_leaves_nothing_of_it(entity: str, text: str) -> None:
+    assert surrogate(KEY, entity, text) == f"<{entity}>"
+
+
+def test_time_grows_with_the_number_of_findings_and_not_with_its_square() -> None:
+    """Kept ones beside replaced ones, and public facts beside both."""
+
+    class Planted:
+        not_covered: ClassVar[list[str]] = []
+
+        def find(self, text: str) -> list[Finding]:
+            places = [Finding(start, start + 3, "URL", 1.0) for start in range(0, len(text), 8)]
+            return sorted(
+                places + [item._replace(start=item.end + 1, end=item.end + 4, entity="US_SSN") for item in places]
+            )
+
+    scrubber = Scrubber(params(entities={"URL": "keep", "US_SSN": "replace"}, locales=[], allow=["zzz"]), Planted(), {})
+    result = scrubber.scrub("abc def zzz ghi ")
+    assert (result.text, len(result.kept), len(result.replaced)) == ("abc <US_SSN> zzz <US_SSN> ", 1, 2)
+    text = "abc def " * 20_000
+    start = time.perf_counter()
+    assert scrubber._scrub(text, "").text == "abc <US_SSN> " * 20_000
+    assert time.perf_counter() - start < 10  # the square took minutes

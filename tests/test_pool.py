@@ -343,6 +343,14 @@ def test_a_glob_is_read_in_order() -> None:
     assert read("data/*.jsonl").rows["file"].to_list() == ["data/a.jsonl", "data/b.jsonl"]
 
 
+def test_a_file_that_links_show_twice_is_read_once() -> None:
+    for name in ("a", "b"):
+        write_lines(f"data/{name}.jsonl", [{"question": name, "answer": name}])
+    Path("data/again").symlink_to("..", target_is_directory=True)
+    Path("data/c.jsonl").symlink_to("a.jsonl")
+    assert read("data/**/*.jsonl").rows["file"].to_list() == ["data/a.jsonl", "data/b.jsonl"]
+
+
 def test_broken_records_are_refused_and_counted() -> None:
     Path("a.jsonl").write_bytes(
         b'{"question": "Hi", "answer": "Hello"}\n\n{"question": "Hi", \n{"answer": "\\ud83d", "question": "?"}\n'
@@ -502,12 +510,26 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:
-    entry = "{{name: {0}, path: {0}.jsonl, format: qa, licence: MIT, consent: public, share: 0.5}}"
+    folder = "data/raw/sources"
+    entry = f"{{{{name: {{0}}, path: {folder}/{{0}}.jsonl, format: qa, licence: MIT, consent: public, share: 0.5}}}}"
     Path("params.yaml").write_text(
         f"sources: [{entry.format('a')}, {entry.format('b')}]\npool: {{subject_key: public}}\n{NO_PROBES}"
     )
-    Path("a.jsonl").write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"sources.b.path: no file b.jsonl"):
+    Path(folder).mkdir(parents=True)
+    Path(folder, "a.jsonl").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"sources.b.path: no file data/raw/sources/b.jsonl"):
+        pool.main()
+
+
+@pytest.mark.parametrize("path", ["a.jsonl", "data/raw/sources/../a.jsonl", "data/raw/sourc*/a.jsonl"])
+def test_a_file_that_dvc_does_not_watch_is_refused(path: str) -> None:
+    for written in ("a.jsonl", "data/raw/a.jsonl", "data/raw/sources/a.jsonl"):
+        write_lines(written, QA)
+    Path("params.yaml").write_text(
+        f"sources: [{{name: a, path: '{path}', format: qa, licence: MIT, consent: public, share: 1.0}}]\n"
+        f"pool: {{subject_key: public}}\n{NO_PROBES}"
+    )
+    with pytest.raises(InputError, match=r"sources\.a\.path: .* is not below data/raw/sources: .* move it there"):
         pool.main()
 
 

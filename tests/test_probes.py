@@ -37,7 +37,7 @@ from stages.deduplication.params import Dedup
 from stages.pii.analyser import presidio_kinds
 from stages.pii.params import Scrub
 from stages.pii.worker import build_scrubber, scrub_batch
-from stages.probes import edits
+from stages.probes import duplicates, edits
 from stages.probes.duplicates import KINDS, LEVELS, plant_duplicates
 from stages.probes.identifiers import IDENTIFIERS, luhn_sum, verhoeff_sum
 from stages.probes.leaks import plant_leaks, strip_question
@@ -135,6 +135,36 @@ def test_the_similarity_of_each_is_in_its_band() -> None:
         elif line["probe"] in edits.CHANGES:
             assert 0.8 <= similarity < 1
             assert line["expected"] == STAYS
+
+
+def test_a_level_that_no_row_reaches_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: Counter[str] = Counter()
+
+    def fail(kind: str) -> Any:
+        def build(row: dict[str, Any], own: random.Random) -> None:
+            tried[kind] += 1
+
+        return build
+
+    monkeypatch.setattr(duplicates, "KINDS", {kind: (fail(kind), CAUGHT, True) for kind in ("near_90", "name")})
+    params = Probes(duplicates=2, personal_data=0, leaks=0, seed=1)
+    assert plant_duplicates(ROWS.lazy(), params).is_empty()
+    assert tried == {"near_90": 2 * duplicates.PATIENCE, "name": ROWS.height}  # a name is looked for in no time
+
+
+def test_short_rows_are_not_tried_for_a_small_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """18 words are 16 n-grams: one more is a similarity of 16/17, less than 0.95."""
+    row = make_row(0, "Tell me", "available " * 18)
+    monkeypatch.setattr(duplicates, "HARMLESS", [lambda *_: pytest.fail("tried")])
+    assert duplicates.blur(0.95, 1.0)(row, random.Random(1)) is None
+
+
+def test_a_text_with_a_zero_byte_is_no_trouble() -> None:
+    """Such a message stays as it is; the others of its row are edited."""
+    rows = make_rows([make_row(number, f"Tell me\0 of {number}.", write_text(number)) for number in range(40)])
+    planted = plant_duplicates(rows.lazy(), PARAMS)
+    assert Counter(planted["probe"])["number"] == PARAMS.duplicates
+    assert all("\0" in text for text in planted.select(text_of_row()).to_series())
 
 
 def test_a_decoy_differs_in_what_its_name_says() -> None:
@@ -419,7 +449,7 @@ def test_each_type_in_every_style_with_lookalikes() -> None:
     probes = plant_personal_data(ROWS.lazy(), PARAMS)
     sought = probes.filter(expected=CAUGHT)
     counts = dict.fromkeys(sought["probe"].unique(), PARAMS.personal_data)
-    assert Counter(sought["probe"]) == counts | {"SECRET": 2 * PARAMS.personal_data}  # keys and passwords
+    assert Counter(sought["probe"]) == counts | dict.fromkeys(("SECRET", "ID_NUMBER"), 2 * PARAMS.personal_data)
     assert probes["row_id"].n_unique() == probes.height
     assert {"PERSON", "EMAIL_ADDRESS", "PHONE_NUMBER", "STREET_ADDRESS", "DATE_OF_BIRTH", "US_SSN"} <= set(
         sought["probe"]
@@ -466,6 +496,10 @@ def test_scrub_is_measured() -> None:
         ("Ann Kowalczyk", "<PERSON> Kowalczyk", True),
         ("10.0.3.4", "at 10.0.3.4 now", True),
         ("10.0.3.4", "at <IP_ADDRESS> now, room 10", False),
+        ("219-09-9998", "It is 219-09-<X>.", True),  # five digits, none of the pieces is four long
+        ("219-09-9998", "It is <X>9 99 98<X>.", True),
+        ("219-09-9998", "It is <X>, room 2190, door 9.", False),
+        ("(303) 555-0142", "(303) 55<X>", True),
     ],
 )
 def test_what_gives_a_value_away(value: str, text: str, left: bool) -> None:
@@ -499,6 +533,15 @@ def test_verdicts_on_personal_data() -> None:
             "planted": 2, "caught": 1, "recall": 0.5, "decoys": 2, "wrongly_caught": 1, "precision": 0.5,
         }
     }  # fmt: skip
+
+
+def test_a_surrogate_shares_its_form_with_the_value() -> None:
+    row = make_row(0, "Mail j.smith@example.org.", "Yes.")
+    probes = make_table([make_probe(row, "EMAIL_ADDRESS", "scrub", 0, planted=["j.smith@example.org"])])
+    for text, caught in (("Mail anna.bell77@example.org.", True), ("Mail j.smith@example.org.", False)):
+        scrubbed = probes.with_columns(messages=pl.Series([[message("user", text)]], dtype=ROW_SCHEMA["messages"]))
+        assert judge_personal_data(probes, scrubbed, ["EMAIL_ADDRESS"])["caught"].to_list() == [caught]
+        assert judge_personal_data(probes, scrubbed)["caught"].to_list() == [False]  # `example` is left
 
 
 # Leaks

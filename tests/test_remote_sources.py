@@ -1,5 +1,6 @@
 """Sources that are not on this disk: object stores and web servers through fsspec, data sets of the hub."""
 
+import errno
 import hashlib
 import json
 import os
@@ -115,6 +116,27 @@ def test_a_file_of_this_disk_can_be_pinned_too() -> None:
         list(read_entries(source))
 
 
+@pytest.mark.parametrize("change", ["appended", "replaced", "gone"])
+@pytest.mark.parametrize("digest", [None, "sha256:" + "0" * 64])
+def test_a_file_that_changes_while_it_is_read(change: str, digest: str | None) -> None:
+    write_shards(Path("data"))
+    entries = read_entries(make_source("data/part-*", digest=digest))
+    next(entries)
+    match change:
+        case "appended":
+            with Path("data/part-0.jsonl").open("a") as file:
+                file.write(json.dumps(QA[0]) + "\n")
+        case "replaced":
+            content = Path("data/part-0.jsonl").read_bytes()
+            Path("data/new").write_bytes(content)
+            Path("data/new").replace("data/part-0.jsonl")
+        case "gone":
+            Path("data/part-1.parquet").unlink()
+    told = r"part-1\.parquet: cannot be read \(No such" if change == "gone" else r"part-0\.jsonl: was written to while"
+    with pytest.raises(InputError, match=told):
+        list(entries)
+
+
 def test_changed_files_leave_no_table(tmp_path: Path) -> None:
     write_shards(tmp_path / "web")
     entry = {
@@ -139,7 +161,14 @@ def test_changed_files_leave_no_table(tmp_path: Path) -> None:
         ("s3://bucket/a.jsonl", {}, "sources.desk.digest: missing; no one sees a remote file change"),
         ("hub:lab/toy", {"revision": COMMIT, "split": "train", "digest": "unknown"}, "is pinned by its revision"),
         ("s3://bucket/a.jsonl", {"digest": "unknown"}, "s3:// needs a package that is not installed (Install s3fs"),
-        ("s4://bucket/a.jsonl", {"digest": "unknown"}, "s4:// is no protocol that fsspec knows"),
+        ("s4://bucket/a.jsonl", {"digest": "unknown"}, "s4:// is no protocol that fsspec opens by an address alone"),
+        (
+            "zip://a.jsonl::file:///x.zip",
+            {"digest": "unknown"},
+            "zip:// is no protocol that fsspec opens by an address",
+        ),
+        ("ftp://ann:secret@host/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
+        ("s3://ann:secret@bucket/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
         ("https://ann:secret@host/a.jsonl", {"digest": "unknown"}, "must hold no user, password or query"),
         ("https://host/a.jsonl?token=secret", {"digest": "unknown"}, "must hold no user, password or query"),
         ("memory://nothing/a.jsonl", {"digest": "unknown"}, "no file memory://nothing/a.jsonl"),
@@ -152,6 +181,18 @@ def test_what_cannot_be_read(path: str, rest: Any, text: str, monkeypatch: pytes
         check_source(make_source(path, **rest))
     assert text in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_a_copy_that_finds_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path / "web")
+    address = f"file://{tmp_path}/web/part-0.jsonl"
+
+    def fill_disk(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fsspec.filesystem("file"), "get_file", fill_disk)
+    with pytest.raises(InputError, match=r"sources\.desk\.path: no room on this disk for a copy of file://"):
+        list(read_entries(make_source(address, digest="unknown")))
 
 
 def test_a_file_that_vanishes_is_told(tmp_path: Path, web: str) -> None:

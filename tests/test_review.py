@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pedigree.cli import main
 from stages.common.params import load
 from stages.common.rows import ROW_SCHEMA, message
 from stages.pii.params import Scrub
+from stages.pii.scrubber import read_deny
 from stages.scrub import FINDINGS_SCHEMA
 
 PARAMS = """
@@ -70,8 +73,8 @@ def exported(*arguments: str) -> list[dict[str, Any]]:
 
 def test_export_shows_forms_and_values_only_when_asked(project: Path) -> None:
     shown = {item["kind"]: item["shown"] for item in exported() if item["row_id"] == "a"}
-    assert shown["PERSON"] == "[PERSON] ...I am ⟦Xxxxx Xxxxx⟧, <EMAIL_ADDRESS>..."
-    assert shown["EMAIL_ADDRESS"] == "[EMAIL_ADDRESS] ...I am <PERSON>, ⟦xxxxx@xxxxxxx.xxx⟧..."
+    assert shown["PERSON"] == "[PERSON] ...X am ⟦Xxxxx Xxxxx⟧, <EMAIL_ADDRESS>..."
+    assert shown["EMAIL_ADDRESS"] == "[EMAIL_ADDRESS] ...X am <PERSON>, ⟦xxxxx@xxxxxxx.xxx⟧..."
     assert "Novak" not in Path("out.jsonl").read_text()
     assert "zzyx" not in Path("out.jsonl").read_text()
     assert any("Helen Novak" in item["shown"] for item in exported("--show-values"))
@@ -103,7 +106,11 @@ def test_verdicts_become_allow_and_deny_entries(project: Path, capsys: pytest.Ca
         params = load(Scrub, "scrub")
         assert params.allow == ["Maren Okafor", "Metformin Will"]
         content = Path(".pedigree/deny.txt").read_bytes()
-        assert sorted(content.decode().split("\n")) == ["", "PERSON: Oru", "zzyx@localhost."]
+        first, *entries = content.decode().split("\n")
+        assert re.fullmatch("# [0-9a-f]{32}", first)  # so that nobody finds an entry by trying
+        assert sorted(entries) == ["", "PERSON: Oru", "zzyx@localhost."]
+        assert stat.S_IMODE(Path(".pedigree/deny.txt").stat().st_mode) == 0o600
+        assert sorted(read_deny(params)) == ["PERSON: Oru", "zzyx@localhost."]
         assert params.deny_file == ".pedigree/deny.txt"
         assert params.deny_fingerprint == hashlib.sha256(content).hexdigest()[:12]
     text = Path("params.yaml").read_text()
@@ -116,7 +123,7 @@ def test_verdict_at_the_terminal(project: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
     main(["review"])
     assert len(load(Scrub, "scrub").allow) == 2
-    assert sorted(Path(review.DENY_FILE).read_text().splitlines()) == ["PERSON: Oru", "zzyx@localhost."]
+    assert sorted(read_deny(load(Scrub, "scrub"))) == ["PERSON: Oru", "zzyx@localhost."]
 
 
 def test_wrong_files_are_one_clear_error(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,3 +134,68 @@ def test_wrong_files_are_one_clear_error(project: Path, capsys: pytest.CaptureFi
     Path("data/scrub/findings.parquet").unlink()
     assert run() == 1
     assert "run `dvc repro scrub`" in capsys.readouterr().err
+
+
+def test_words_around_a_value_are_forms_too(project: Path) -> None:
+    text = "spoke to Zzyva Qwortle, room 7b; see xandu@ward or 李雷, ask <PERSON>, the sister, about I am Helen Novak!"
+    start = text.index("Helen")
+    pl.DataFrame([row("a", text)], ROW_SCHEMA).write_parquet("data/dedup/rows.parquet")
+    found = {"row_id": "a", "place": "messages.0", "start": start, "end": start + 11, "entity": "PERSON", "score": 0.9}
+    pl.DataFrame([found], FINDINGS_SCHEMA).write_parquet("data/scrub/findings.parquet")
+    (decision,) = review.sample_replaced(1, 1)
+    masked = review.mask_telling(decision["left"])
+    assert masked == "spoke to Xxxxx Xxxxxxx, room 0x; see xxxxx@xxxx or xx, ask <PERSON>, the sister, about X am "
+    exported()
+    assert not re.search("Zzyva|7b|xandu|李|Helen", Path("out.jsonl").read_text())
+    assert stat.S_IMODE(Path("out.jsonl").stat().st_mode) == 0o600
+
+
+def test_characters_that_steer_a_terminal_are_not_printed() -> None:
+    shown = {
+        "left": "a\x1b[2J\n\tb",
+        "text": "\x9b\u202eX",
+        "right": "\ud83d\x07\r",
+        "kind": "PERSON",
+        "residual": False,
+    }
+    for show_values in (False, True):
+        line = review.show(shown, show_values)
+        assert line.isprintable()
+        assert "\\x1b[" in line
+        assert "\\u202e" in line
+
+
+def test_verdicts_on_other_tables_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [item | {"verdict": "missed"} for item in exported() if item["residual"]]
+    Path("out.jsonl").write_text("\n".join(json.dumps(item) for item in lines) + "\n\n")
+    before = Path("params.yaml").read_text()
+    rows = pl.read_parquet("data/scrub/rows.parquet")
+    rows.with_columns(licence=pl.lit("MIT")).write_parquet("data/scrub/rows.parquet")  # scrub ran again
+    assert run("--import", "out.jsonl") == 1
+    assert "line 1: was exported before the last run of scrub" in capsys.readouterr().err
+    assert Path("params.yaml").read_text() == before
+    rows.write_parquet("data/scrub/rows.parquet")
+    main(["review", "--import", "out.jsonl"])
+    assert read_deny(load(Scrub, "scrub")) == ["zzyx@localhost."]
+
+
+@pytest.mark.parametrize("changed", [{"place": "chosen.0"}, {"place": "messages"}, {"row_id": "z"}, {"start": "0"}])
+def test_lines_that_somebody_broke_are_one_clear_error(
+    project: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]
+) -> None:
+    item = exported()[0] | {"verdict": "correct"} | changed
+    Path("out.jsonl").write_text(json.dumps(item))
+    assert run("--import", "out.jsonl") == 1
+    assert "out.jsonl, line 1: " in capsys.readouterr().err
+
+
+def test_an_entry_that_begins_like_a_comment_is_one(project: Path) -> None:
+    params = load(Scrub, "scrub")
+    assert "2 to" in review.apply_corrections([], ["#5 Mill Lane", "\\\\server"], params)
+    params = load(Scrub, "scrub")
+    assert read_deny(params) == ["#5 Mill Lane", "\\\\server"]
+    first = Path(review.DENY_FILE).read_text().splitlines()[0]
+    assert "0 to" in review.apply_corrections([], ["#5 Mill Lane"], params)
+    review.apply_corrections([], ["Oru"], params)
+    assert read_deny(load(Scrub, "scrub")) == ["#5 Mill Lane", "\\\\server", "Oru"]
+    assert Path(review.DENY_FILE).read_text().splitlines()[0] == first

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from stages import scrub
 from stages.common.errors import InputError
-from stages.common.probes import make_table
+from stages.common.probes import make_probe, make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.pii import Finding
 from stages.pii.analyser import Analyser
@@ -107,7 +107,8 @@ def table(*rows: dict[str, Any]) -> pl.DataFrame:
         ("From 203.0.113.7 or 2001:db8:0:0:0:0:0:1.", "From <IP_ADDRESS> or <IP_ADDRESS>."),
         ("MRN 00482913 is mine.", "MRN <MEDICAL_RECORD> is mine."),
         ("patient ID: JS-20417.", "patient ID: <MEDICAL_RECORD>."),
-        ("My medical record number is 48-2913.", "My medical record number is 48-2913."),  # too short to be one
+        ("My medical record number is 48-2913.", "My medical record number is <MEDICAL_RECORD>."),
+        ("My medical record number is 482.", "My medical record number is 482."),  # too short to be one
         ("I was born on 03/14/1972.", "I was born on <DATE_OF_BIRTH>."),
         ("DOB 1972-03-14, D.O.B.: March 14, 1972", "DOB <DATE_OF_BIRTH>, D.O.B.: <DATE_OF_BIRTH>"),
         ("My date of birth is 14 March 1972.", "My date of birth is <DATE_OF_BIRTH>."),
@@ -535,6 +536,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
         "residual": {},
         "names": "lists",
         "not_covered": ["LOCATION", "ORGANIZATION", "NRP"],
+        "probes_failed": 0,
         "probes": {},
     }
     assert Path("metrics/plots/scrub.csv").read_text() == "entity,count\nPERSON,2\nEMAIL_ADDRESS,1\n"
@@ -543,6 +545,23 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
     for value in (b"Baker", b"tom@"):
         assert not [file for file in project.joinpath("data/scrub").iterdir() if value in file.read_bytes()]
         assert value not in Path("metrics/scrub.json").read_bytes()
+
+
+def test_a_probe_that_fails_is_told_and_no_hit(project: Path) -> None:
+    found = row("d", message("user", "Write to tom@example.com."))
+    broken = row("e", message("user", "Write to ann@example.com."), message("assistant", None, tool_calls="{"))
+    values = (["tom@example.com"], ["ann@example.com"])
+    probes = [
+        make_probe(line, "EMAIL_ADDRESS", "scrub", number, planted=planted)
+        for number, (line, planted) in enumerate(zip((found, broken), values, strict=True))
+    ]
+    make_table(probes).write_parquet("data/dedup/probes.parquet")
+    scrub.main()
+    metrics = json.loads(Path("metrics/scrub.json").read_text())
+    assert metrics["probes_failed"] == 1
+    assert metrics["probes"]["EMAIL_ADDRESS"] == {"planted": 1, "caught": 1, "recall": 1, "precision": 1}
+    assert pl.read_parquet("data/scrub/probes.parquet")["caught"].to_list() == [True, None]
+    assert metrics["failed"] == 1  # of the rows
 
 
 def test_two_runs_give_the_same_bytes(project: Path) -> None:

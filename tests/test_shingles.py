@@ -1,9 +1,11 @@
 """Tokens and n-grams: the tokeniser over bytes beside the plain one, word by word."""
 
 import unicodedata
+from threading import Barrier, current_thread
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -12,17 +14,19 @@ from stages.common.shingles import (
     BATCH_BYTES,
     Ragged,
     batches_of,
+    chain,
     distinct,
     hash_tokens,
+    limit_threads,
+    map_in_threads,
     ngram_sets,
     normalise_texts,
-    read_tokens,
     split_tokens,
     tokenise,
 )
 
 LETTERS = (
-    "abc XYZ_09 .,!?'\n\t\r\x00\x1c\x85\u00a0 éÉßİ ﬁ Å 頭が 痛い。カー ｶﾞ ก่อน ပြီး བོད ᄀ가 हिन्दी العَرَبِيَّة 🙂👍🏽 —“ ½"
+    "abc XYZ_09 .,!?'\n\t\r\x00\x1c\x85\u00a0 éÉßİ ﬁ Å 頭が 痛い。カー ｶﾞ ก่อน ပြီး བོད ᄀ가 हिन्दी العَرَبِيَّة 🙂👍🏽 —“ ½2⁵₃"
 )
 TEXTS = st.lists(st.text(st.sampled_from(LETTERS) | st.characters(codec="utf-8"), max_size=40), max_size=6)
 
@@ -47,6 +51,25 @@ def test_columns_are_normalised_as_texts_are(texts: list[str]) -> None:
     assert normalise_texts(pl.Series(texts, dtype=pl.String)).to_list() == [normalise(text) for text in texts]
 
 
+def test_numbers_beside_numbers_stay_apart() -> None:
+    texts = pl.Series(["10⁵", "105", "10^5", "1½", "1 1/2", "11/2", "log₂10", "log210"])
+    normalised = normalise_texts(texts).to_list()
+    assert normalised[:3] == ["10^5", "105", "10^5"]
+    assert len(set(normalised[3:])) == 5
+    numbers = [tokenise(texts[place : place + 1]).values.tolist() for place in range(len(texts))]
+    assert numbers[0] == numbers[2] != numbers[1]
+    assert numbers[3] == numbers[4] != numbers[5]
+    assert numbers[6] != numbers[7]
+
+
+def test_reading_tokens_changes_no_text() -> None:
+    texts = pl.Series(["≥ 38 °C", "plain", "ＷＩＤＥ"])
+    tokenise(texts)
+    assert texts.to_list() == ["≥ 38 °C", "plain", "ＷＩＤＥ"]
+    assert normalise_texts(texts).to_list() == ["≥ 38 °c", "plain", "wide"]
+    assert texts.to_list() == ["≥ 38 °C", "plain", "ＷＩＤＥ"]
+
+
 def test_a_token_has_one_number_wherever_it_stands() -> None:
     long = "pneumonoultramicroscopicsilicovolcanoconiosis"
     texts = pl.Series([f"{long} {long.upper()}", f"é {long}", f"{long}s {long[:-1]} {long[:8]} {long[:9]}"])
@@ -62,9 +85,21 @@ def test_batches_change_nothing() -> None:
     assert len(batches) > 2
     assert sum(count for _, count in batches) == 100
     assert all(start * 15_000 < 100 * BATCH_BYTES for start, _ in batches)
-    together, apart = tokenise(texts), read_tokens(texts, "words")
+    together = tokenise(texts)
+    apart = chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), batches))
     assert (together.values == apart.values).all()
     assert (together.offsets == apart.offsets).all()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_threads_are_as_many_as_asked_for(number: int) -> None:
+    together = Barrier(number)  # opens when so many threads wait, and no sooner
+    limit_threads(number)
+    try:
+        names = map_in_threads(lambda start, count: (together.wait(10), current_thread().name)[1], [(0, 1)] * 6)
+    finally:
+        limit_threads(None)
+    assert len(set(names)) == number
 
 
 def test_sets_of_more_texts_than_fit_one_sort() -> None:

@@ -13,7 +13,7 @@ import io
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import orjson
@@ -25,7 +25,7 @@ from stages.common.errors import InputError
 from stages.common.json_array import NO_ARRAY, ArrayError, split_array
 from stages.common.params import Source
 from stages.common.sources import check_header, check_source, is_hub, key_of, type_of, used_columns
-from stages.common.stores import check_digest, digest_content, local_copy
+from stages.common.stores import at_rest, check_digest, digest_content, local_copy
 
 BATCH_BYTES = 4 * 2**20  # undecoded; some thousand records
 BATCH_ROWS = 10_000  # of Parquet and the hub, where rows are short
@@ -48,11 +48,14 @@ def make_batch(
 
 
 def read_source(source: Source) -> Iterator[pl.DataFrame]:
-    """The batches of all files of a source. Raises InputError, in the end where its digest is not the pinned one."""
+    """The batches of all files of a source. Raises InputError, in the end where its digest is not the pinned one.
+
+    Also where a file is written to or replaced while it is read: the rows would be of no version of it.
+    """
     key = key_of(source)
     contents: dict[str, str] = {}
     for path in check_source(source):
-        with local_copy(path, f"{key}.path") as local:
+        with local_copy(path, f"{key}.path") as local, nullcontext() if is_hub(source) else at_rest(path, local):
             if source.digest:
                 contents[path] = digest_content(local)
             if source.digest != "unknown":

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,7 @@ DIED = (
 )
 CONNECT_SECONDS = 10
 RAY_BYTES = 2**30
+RESTARTS = 2  # of a worker of a cluster, whose node may be gone; Ray would try for ever what kills every worker
 WAITING = 2  # batches a worker has waiting, so that it never idles and memory stays bounded
 
 
@@ -46,7 +48,7 @@ class Engine(Params):
     name: Literal["local", "ray"]
     """`local`: processes of this machine; `ray`: Ray Data."""
     workers: PositiveInt | None
-    """Processes that work side by side; null: one per CPU core (of the cluster, with Ray)."""
+    """Processes that work side by side, threads in local dedup; null: one per CPU core (of the cluster, with Ray)."""
     address: str | None
     """Of a Ray cluster to join (`auto`, `ray://HOST:10001`, `HOST:6379`); null: a Ray of its own on this machine."""
 
@@ -81,17 +83,17 @@ def slices(table: pl.DataFrame, batch_rows: int) -> tuple[Iterator[pl.DataFrame]
     return table.iter_slices(batch_rows), -(-table.height // batch_rows)
 
 
-_work: Work  # of a worker process
+_get_work: Callable[[], Work]  # of a worker process
 
 
 def _start(build: Callable[[], Work]) -> None:
-    global _work
+    global _get_work
     end_with_parent()
-    _work = build()
+    _get_work = cache(build)  # built at the first batch: what is raised here would read like a dead worker
 
 
 def _do(batch: pl.DataFrame) -> pl.DataFrame:
-    return _work(batch)
+    return _get_work()(batch)
 
 
 def _in_processes(build: Callable[[], Work], batches: Iterable[pl.DataFrame], workers: int) -> Iterator[pl.DataFrame]:
@@ -116,12 +118,12 @@ class _Actor:
     """A worker of Ray Data. A batch travels as one cell of Arrow's stream format, with its number."""
 
     def __init__(self, build: Callable[[], Work]) -> None:
-        self.work = build()
+        self.get_work = cache(build)  # as in `_start`
 
     def __call__(self, cell: dict[str, Any]) -> dict[str, Any]:
         number, batch = cell["number"][0], cell["batch"][0]
         try:
-            result, error = pack(self.work(unpack(batch))), ""
+            result, error = pack(self.get_work()(unpack(batch))), ""
         except InputError as mistake:
             result, error = b"", str(mistake)
         return {"number": [number], "batch": [result], "error": [error]}
@@ -140,19 +142,26 @@ def unpack(stream: bytes) -> pl.DataFrame:
 def _on_ray(build: Callable[[], Work], batches: Iterable[pl.DataFrame], engine: Engine) -> Iterator[pl.DataFrame]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import pyarrow as pa
-    import ray
+    import ray.data
 
     logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it logs the tracebacks of what is raised below
     join(ray, engine)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     numbered = enumerate(batches)
+    restarts = RESTARTS if engine.address else 0
     while cells := take(numbered):
         tables = [pa.table({"number": [number], "batch": [batch]}) for number, batch in cells]
         workers = min(engine.workers or int(ray.cluster_resources().get("CPU", 1)), len(cells))
         results = ray.data.from_arrow(tables).map_batches(
-            _Actor, fn_constructor_args=(build,), batch_size=1, compute=ray.data.ActorPoolStrategy(size=workers)
+            _Actor,
+            fn_constructor_args=(build,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            max_restarts=restarts,
+            max_task_retries=restarts,
         )
         try:
             for (number, _), result in zip(cells, results.iter_rows(), strict=True):

@@ -15,6 +15,8 @@ from ruamel.yaml.error import YAMLError
 from stages.common.errors import InputError
 
 PARAMS_FILE = Path("params.yaml")
+# What is given for these may be personal data, or a key in the place of its fingerprint: no message quotes it.
+UNQUOTED = ("scrub.deny", "scrub.key_fingerprint", "pool.subject_key")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -156,7 +158,9 @@ def read_yaml(path: Path) -> Any:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        problem = getattr(error, "problem", None) or "unreadable"
+        problem = problem.partition(" with value ")[0]  # of a key that stands twice: both values follow
+        raise InputError(f"{path}{where}: not valid YAML ({problem})") from None
 
 
 def describe(error: ValidationError, name: str, path: Path = PARAMS_FILE) -> str:
@@ -171,7 +175,8 @@ def describe(error: ValidationError, name: str, path: Path = PARAMS_FILE) -> str
             case "missing":
                 text = "missing; every key must be given (recipes/default.yaml shows all)"
             case _:
-                shown = "" if isinstance(given, dict | list) else f", got {given!r}"
+                hidden = isinstance(given, dict | list) or key.startswith(UNQUOTED)
+                shown = "" if hidden else f", got {given!r}"
                 text = mistake["msg"].removeprefix("Value error, ") + shown
         lines.append(f"{path}, {key}: {text}")
     return "\n".join(lines)

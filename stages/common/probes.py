@@ -17,7 +17,7 @@ reworded item) has a recall and no precision.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +42,8 @@ PROBE_SCHEMA: dict[str, Any] = ROW_SCHEMA | {
     "caught": pl.Boolean,  # null before it is measured, and where that says nothing
 }
 LEAST_PIECE = 4  # letters or digits of a value that give it away
+LEAST_DIGITS = 5  # in a row, whatever stands between them
+NUMBER = re.compile(r"\d(?:[\s().,:/-]{0,2}\d)*")
 TEXTS = ("messages", "tools", "chosen", "rejected")
 
 Count = Annotated[int, Field(ge=0, le=1000)]
@@ -113,33 +115,47 @@ def split_off(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return table.filter(~of_probe), table.filter(of_probe)
 
 
+def contains(value: str, text: str) -> bool:
+    return value in text
+
+
 def gives_away(value: str, text: str) -> bool:
-    """Whether the value, or a piece of it of LEAST_PIECE letters or digits, stands in the text.
+    """Whether the value, a piece of it of LEAST_PIECE letters or digits, or LEAST_DIGITS of its digits stand there.
 
     >>> gives_away("4929 0014 2210", "card <PHONE_NUMBER> 2210"), gives_away("tom@mail.test", "write to <EMAIL>")
     (True, False)
+    >>> gives_away("219-09-9998", "It is 219-09-<US_SSN>.")
+    True
     """
     pieces = [piece for piece in re.findall(r"[^\W_]+", value) if len(piece) >= LEAST_PIECE]
-    return any(re.search(rf"(?<![^\W_]){re.escape(piece)}(?![^\W_])", text) for piece in pieces) or value in text
+    if contains(value, text) or any(re.search(rf"(?<![^\W_]){re.escape(piece)}(?![^\W_])", text) for piece in pieces):
+        return True
+    digits = re.sub(r"\D", "", value)
+    runs = {digits[start : start + LEAST_DIGITS] for start in range(len(digits) - LEAST_DIGITS + 1)}
+    numbers = [re.sub(r"\D", "", number) for number in NUMBER.findall(text)]
+    return any(run in number for run in runs for number in numbers)
 
 
-def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame) -> pl.DataFrame:
+def judge_personal_data(probes: pl.DataFrame, scrubbed: pl.DataFrame, surrogates: Collection[str] = ()) -> pl.DataFrame:
     """The probes with their texts after scrub and, those of scrub, with `caught`.
 
     Caught: of the planted value nothing is left. A lookalike is wrongly caught where it does not stand as before. Of a
-    row that scrub dropped nothing is said: what failed did not find anything.
+    row that scrub dropped nothing is said, for what failed found nothing: the metrics count them as `probes_failed`.
+    Of the types `surrogates` only the whole value counts: a stand-in of the same form has pieces of it by right, such
+    as the 555-01 of a telephone number or the https of an address.
     """
     passed = scrubbed.select("row_id", *TEXTS, text=text_of_row())
     joined = probes.drop(TEXTS).join(passed, on="row_id", how="left", maintain_order="left")
 
-    def judge(stage: str, expected: str, planted: list[str], text: str | None) -> bool | None:
+    def judge(probe: str, stage: str, expected: str, planted: list[str], text: str | None) -> bool | None:
         if stage != "scrub" or text is None:
             return None
         if expected == CAUGHT:
-            return not any(gives_away(value, text) for value in planted)
+            left = contains if probe in surrogates else gives_away
+            return not any(left(value, text) for value in planted)
         return any(value not in text for value in planted)
 
-    verdicts = [judge(*line) for line in joined.select("stage", "expected", "planted", "text").iter_rows()]
+    verdicts = [judge(*line) for line in joined.select("probe", "stage", "expected", "planted", "text").iter_rows()]
     return joined.with_columns(caught=pl.Series(verdicts, dtype=pl.Boolean)).select(*PROBE_SCHEMA)
 
 

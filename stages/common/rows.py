@@ -4,6 +4,7 @@ A conversation is a list of messages. `tool_calls` is JSON text of a list of {na
 where tool calls stand in its place.
 """
 
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ ROW_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "label": pl.Boolean,
 }
 CONVERSATIONS = ("messages", "chosen", "rejected")
+SET_APART = (
+    (r"(\d)([¹²³⁰⁴-⁹⁺⁻])", "^"),
+    (r"(\d)([¼-¾₀-₉⅐-⅞↉①-⒛⓪])", " "),
+    (r"([¹²³⁰⁴-⁹¼-¾₀-₉⅐-⅞↉①-⒛⓪])(\d)", " "),
+)
+"""Digits beside signs that NFKC makes digits of, and what to put between them: 10⁵ would be 105, 1½ would be 11⁄2."""
 
 
 def message(
@@ -75,7 +82,13 @@ def text_of_row() -> pl.Expr:
 
 
 def normalise(text: str) -> str:
-    """The text that two rows must share to be the same: NFKC, lower case, single spaces."""
+    """The text that two rows must share to be the same: NFKC, lower case, single spaces.
+
+    >>> normalise("Five  ﬁsh in 10⁵ l, 1½ m²")
+    'five fish in 10^5 l, 1 1⁄2 m2'
+    """
+    for pattern, sign in () if text.isascii() else SET_APART:
+        text = re.sub(pattern, rf"\1{sign}\2", text)
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 

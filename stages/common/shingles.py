@@ -20,7 +20,7 @@ import numpy.typing as npt
 import polars as pl
 from tqdm import tqdm
 
-from stages.common.rows import normalise
+from stages.common.rows import SET_APART, normalise
 
 UNSPACED = (
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}&&\w]"
@@ -66,10 +66,10 @@ class Located(NamedTuple):
     """Where the bytes of each text start."""
 
 
-def word_table() -> npt.NDArray[np.uint8]:
+def word_table() -> bytes:
     """For each byte its lower case, or 0 where it is no part of a token."""
     parts = [byte if byte >= 128 or chr(byte).isalnum() or byte == ord("_") else 0 for byte in range(256)]
-    return np.array([ord(chr(byte).lower()) if byte < 128 else byte for byte in parts], np.uint8)
+    return bytes(ord(chr(byte).lower()) if byte < 128 else byte for byte in parts)
 
 
 WORD_TABLE = word_table()
@@ -86,6 +86,13 @@ def ranges(starts: Positions, counts: Positions) -> Positions:
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
 
 
+def begin_runs(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Whether a value differs from the one before it."""
+    first = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
+
+
 def is_other(texts: pl.Series) -> pl.Series:
     """Whether a text holds more than ASCII."""
     return texts.str.len_bytes() != texts.str.len_chars()
@@ -99,19 +106,25 @@ def normalise_texts(texts: pl.Series) -> pl.Series:
 
 def replace_others(texts: pl.Series, plain: pl.Series, others: list[str]) -> pl.Series:
     """`plain`, with `others` in the places of the texts that hold more than ASCII."""
-    return plain.scatter(is_other(texts).arg_true(), others) if others else plain
+    return plain.clone().scatter(is_other(texts).arg_true(), others) if others else plain  # scatter works in place
 
 
-def space_tokens(texts: pl.Series) -> pl.Series:
-    """Texts whose tokens are runs of WORD_TABLE: ASCII as it is, others in NFKC and lower case, spaces put in."""
-    folded = [unicodedata.normalize("NFKC", text).lower() for text in texts.filter(is_other(texts))]
-    if not folded:
+def space_tokens(texts: pl.Series, signs: str = "") -> pl.Series:
+    """Texts whose tokens are runs of WORD_TABLE: ASCII as it is, others in NFKC and lower case, spaces put in.
+
+    signs: a class of characters beyond ASCII that are tokens too; none, if not given.
+    """
+    apart = texts.filter(is_other(texts))
+    if apart.is_empty():
         return texts
+    for pattern, sign in SET_APART:
+        apart = apart.str.replace_all(pattern, f"${{1}}{sign}$2")
+    folded = [unicodedata.normalize("NFKC", text).lower() for text in apart]
     others = (
         pl.Series(folded, dtype=pl.String)
         .str.replace_all(r"[。｡！？]", ". ")  # a sentence's end, as it is written in ASCII
-        .str.replace_all(rf"({UNSPACED}\p{{M}}*)", " $1 ")
-        .str.replace_all(r"[^\w\s[:punct:]]|[\s--\p{ascii}]", " ")
+        .str.replace_all(rf"({UNSPACED}\p{{M}}*{'|' * bool(signs)}{signs})", " $1 ")
+        .str.replace_all(rf"[^\w\s[:punct:]{signs}]|[\s--\p{{ascii}}]", " ")
     )
     return replace_others(texts, texts, others.to_list())
 
@@ -132,7 +145,7 @@ def locate_tokens(texts: pl.Series) -> Located:
     # a line end between texts and behind the last one, where hash_runs reads eight bytes at a time
     joined = (spaced.str.join("\n").item() if len(spaced) else "").encode() + b"\n" * 8
     raw = np.frombuffer(joined, np.uint8)
-    buffer = WORD_TABLE[raw]
+    buffer = np.frombuffer(joined.translate(WORD_TABLE), np.uint8)
     within = np.zeros(len(buffer) + 1, np.bool_)
     np.not_equal(buffer, 0, out=within[1:])
     edges = np.flatnonzero(within[1:] != within[:-1])
@@ -199,12 +212,26 @@ def batches_of(sizes: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
         start = end
 
 
+_threads: int | None = None  # of this process; None: one per core
+
+
+def limit_threads(number: int | None) -> None:
+    """How many threads this process works in; None: one per core. It changes no result."""
+    global _threads
+    _threads = number
+
+
+def count_threads() -> int:
+    """How many threads this process works in."""
+    return _threads or os.cpu_count() or 1
+
+
 def map_in_threads(
     work: Callable[[int, int], Result], batches: Iterable[tuple[int, int]], title: str | None = None
 ) -> list[Result]:
     """work(first row, number of rows) of each batch, in the order of the rows, with a progress bar named `title`."""
     batches = list(batches)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(count_threads()) as pool:
         results = pool.map(work, *zip(*batches, strict=True)) if batches else iter(())
         return list(tqdm(results, desc=title, unit="batch", total=len(batches), disable=title is None))
 
@@ -214,12 +241,6 @@ def chain(parts: list[Ragged]) -> Ragged:
     values = [np.zeros(0, np.uint64), *(part.values for part in parts)]
     counts = [np.zeros(0, np.int64), *(part.counts() for part in parts)]
     return Ragged(np.concatenate(values), offsets_of(np.concatenate(counts)))
-
-
-def read_tokens(texts: pl.Series, title: str) -> Ragged:
-    """Token hashes of texts, normalised or not, with a progress bar named `title`."""
-    batches = batches_of(texts.str.len_bytes().to_numpy())
-    return chain(map_in_threads(lambda start, count: tokenise(texts.slice(start, count)), batches, title))
 
 
 def hash_tokens(tokens: pl.Series) -> Ragged:
@@ -260,14 +281,6 @@ def distinct(texts: Positions, values: Numbers, n_texts: int) -> Ragged:
         return chain([distinct(texts[at] % part, values[at], size) for at, size in zip(places, sizes, strict=True)])
     keys = (texts.astype(np.uint64) << np.uint64(GRAM_BITS)) | values
     keys.sort()
-    first = np.ones(len(keys), np.bool_)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    keys = keys[first]
+    keys = keys[begin_runs(keys)]
     offsets = np.searchsorted(keys, np.arange(n_texts, dtype=np.uint64) << np.uint64(GRAM_BITS))
     return Ragged(keys & np.uint64(2**GRAM_BITS - 1), np.append(offsets, len(keys)))
-
-
-def take_texts(ragged: Ragged, texts: Positions) -> Ragged:
-    """The values of the texts at these positions, in that order."""
-    counts = ragged.counts()[texts]
-    return Ragged(ragged.values[ranges(ragged.offsets[texts], counts)], offsets_of(counts))

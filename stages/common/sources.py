@@ -5,6 +5,7 @@ the Hugging Face hub at a commit.
 """
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stages.common.params import Source
 from stages.common.stores import is_remote, list_files
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
@@ -69,6 +71,16 @@ def check_entry(source: Source) -> None:
         raise InputError(f"{key}.path: must be relative to the repository's root, so that it is the same everywhere")
 
 
+def check_place(source: Source) -> None:
+    """Raises InputError where the source is of this disk, and `dvc repro` would not see it change."""
+    on_disk = not is_hub(source) and not is_remote(source.path)
+    if on_disk and FOLDER not in Path(os.path.normpath(source.path)).parents:
+        raise InputError(
+            f"{key_of(source)}.path: {source.path} is not below {FOLDER}: `dvc repro` would not see it change; move it "
+            "there, or give its address (file:///...) with a digest"
+        )
+
+
 def check_source(source: Source) -> list[str]:
     """The files of a source, sorted (of a hub data set: its path). Raises InputError; no record is read."""
     check_entry(source)
@@ -78,8 +90,11 @@ def check_source(source: Source) -> list[str]:
     if is_remote(source.path):
         files = list_files(source.path, key)
     else:
-        found = [source.path] if Path(source.path).exists() else sorted(glob.glob(source.path, recursive=True))
-        files = [Path(path).as_posix() for path in found if Path(path).is_file()]
+        found = [source.path] if os.path.exists(source.path) else glob.glob(source.path, recursive=True)
+        # by links a file has several names, with a link to a folder around it dozens: it is read once, by the highest
+        ordered = sorted(filter(os.path.isfile, found), key=lambda path: (path.count(os.sep), path), reverse=True)
+        named = {os.path.realpath(path): path for path in ordered}
+        files = sorted(Path(path).as_posix() for path in named.values())
     if not files:
         raise InputError(f"{key}: no file {source.path}; put it there, or mend the path")
     for path in files:

@@ -5,6 +5,7 @@ parsed. Credentials come from the store's own environment variables and configur
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.common.errors import InputError
+from stages.common.stage import is_disk_full
 
 COPIES = Path(".pedigree/sources")
 WEB = ("http", "https")
@@ -26,18 +28,20 @@ def open_store(path: str, key: str) -> Any:
     import fsspec
 
     protocol, _, rest = path.partition("://")
-    if protocol in WEB and ("?" in rest or "@" in rest.partition("/")[0]):
+    user = rest.partition("/")[0].rpartition("@")[0]  # before it in abfs://CONTAINER@ACCOUNT/ no secret stands
+    if ":" in user or (protocol in WEB and (user or "?" in rest)):
         raise InputError(
-            f"{key}: a web address must hold no user, password or query, because it stands beside every row; download "
-            "the file and give its path"
+            f"{key}: an address must hold no user, password or query, because it stands beside every row; put them "
+            "where the store's package looks for them, or download the file and give its path"
         )
     try:
         return fsspec.filesystem(protocol)
     except ImportError as error:
         raise InputError(f"{key}: {protocol}:// needs a package that is not installed ({error})") from None
-    except ValueError:
+    except Exception:  # TypeError and others of those that need more than an address: ftp, zip, git
         raise InputError(
-            f"{key}: {protocol}:// is no protocol that fsspec knows; s3, gs, az, https and file are some"
+            f"{key}: {protocol}:// is no protocol that fsspec opens by an address alone; s3, gs, https and file are "
+            "some; else download the file and give its path"
         ) from None
 
 
@@ -49,6 +53,10 @@ def told_plainly(path: str, key: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
+        if is_disk_full(error):
+            raise InputError(
+                f"{key}: no room on this disk for a copy of {path}; free some space, then run again"
+            ) from None
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"{key}: {path} cannot be read ({type(error).__name__}: {reason}); check the address, the credentials and "
@@ -81,6 +89,24 @@ def local_copy(path: str, key: str) -> Iterator[str]:
         yield str(copy)
     finally:
         shutil.rmtree(COPIES, ignore_errors=True)
+
+
+@contextmanager
+def at_rest(path: str, local: str) -> Iterator[None]:
+    """Raises InputError where the file of this disk is not there, or in the end no longer the same."""
+    before = stamp(path, local)
+    yield
+    if stamp(path, local) != before:
+        raise InputError(f"{path}: was written to while it was read; wait until it is complete, then run again")
+
+
+def stamp(path: str, local: str) -> tuple[int, int, int, int]:
+    """What changes when a file is written to or replaced."""
+    try:
+        status = os.stat(local)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); put it there again") from None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def digest_content(path: str) -> str:

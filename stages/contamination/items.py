@@ -4,7 +4,7 @@ Of each item that eval runs, and of each worked example that lm-eval may show be
 
 - the prompt as lm-eval asks it, without the frame that all prompts of its subtask share ("Question:", "Answer:",
   worked examples): what a copied benchmark file holds;
-- the question: the prompt up to its list of options (a line that begins with "A."), if it has one;
+- the question: the prompt up to its list of options, if it has one;
 - the question and the right answer, joined; an answer that is a letter is read off the list of options.
 
 So a row that asks the item's question word by word overlaps it without knowing the answer: a model may learn the
@@ -19,6 +19,7 @@ import polars as pl
 
 from stages.common.errors import InputError
 from stages.common.shingles import UNSPACED, normalise_texts, split_tokens
+from stages.probes.leaks import cut_options
 
 ITEMS_FILE = "data/scrub/items.parquet"
 ITEM_COLUMNS = ["task", "subtask", "split", "item", "question", "answer"]
@@ -72,11 +73,9 @@ def item_texts(items: pl.DataFrame) -> pl.DataFrame:
     for _, group in items.with_row_index("position").group_by("task", "subtask", "split", maintain_order=True):
         prompts = strip_frame(group["question"].to_list())
         for position, prompt, answer in zip(group["position"], prompts, group["answer"], strict=True):
-            first = re.search(OPTION.format(letter="A"), prompt, re.MULTILINE)
-            question = prompt[: first.start()] if first else prompt
-            if first and re.fullmatch(r"\(?[A-Z]\)?[.:]?", answer.strip()):
-                letter = re.search("[A-Z]", answer)
-                option = letter and re.search(OPTION.format(letter=letter[0]), prompt[first.start() :], re.MULTILINE)
+            question, options = cut_options(prompt)
+            if letter := re.fullmatch(r"\(?([A-Z])\)?[.:]?", answer.strip()):
+                option = re.search(OPTION.format(letter=letter[1]), options, re.MULTILINE)
                 answer = option[1] if option else answer
             lines += [(position, "prompt", prompt), (position, "question", question)]
             lines += [(position, "answered", f"{question}\n{answer}")] if question.strip() and answer.strip() else []

@@ -3,7 +3,8 @@
 - share: the row holds at least `threshold` of the different word n-grams of one of the item's texts. A text of fewer
   words than an n-gram is one n-gram of all of them: the row must hold that run.
 - run: the row and the text share one whole run of `run` words, 13 in GPT-3 (Brown et al. 2020, appendix C). A run that
-  stands in more than `common` items or rows is common wording there and says nothing.
+  stands in more than `common` different items is common wording there and says nothing; an item that several subtasks
+  have counts once. How many rows hold it says nothing either way: the eleventh copy of a leak must not free the others.
 
 Rows are compared in batches by a pure function of the batch, so that they may go to any number of processes. Its cost
 is that of one multiplication and addition for each token and length: the n-grams of all lengths are made in one pass,
@@ -28,7 +29,7 @@ from stages.common.shingles import MULTIPLIER, Ragged, offsets_of, tokenise
 
 BATCH = 20_000  # rows compared at a time
 FILTER_BITS = 4  # the table that rules an n-gram out has 2^4 or half as many places for each sought one
-FOUND: dict[str, Any] = {"row_id": pl.String, "text": pl.Int64, "share": pl.Float64, "runs": pl.List(pl.UInt64)}
+FOUND: dict[str, Any] = {"row_id": pl.String, "text": pl.Int64, "share": pl.Float64, "run": pl.Boolean}
 
 Places = dict[int, tuple[npt.NDArray[np.bool_], np.uint64]]
 
@@ -71,25 +72,12 @@ def list_ngrams(tokens: Ragged, length_of_text: npt.NDArray[np.int64]) -> pl.Dat
     for length, starts, values in roll_ngrams(tokens, np.unique(length_of_text[length_of_text > 0]).tolist()):
         owners = text_of_token[starts]
         own = length_of_text[owners] == length
-        owners, values = owners[own], values[own]
-        order = np.lexsort((values, owners))
-        owners, values = owners[order], values[order]
-        first = np.append(True, (values[1:] != values[:-1]) | (owners[1:] != owners[:-1]))[: len(order)]
-        columns = {"text": owners[first], "gram": values[first], "texts_with": count_equal(values[first])}
-        table = pl.DataFrame(columns).with_columns(pl.lit(length, pl.Int64).alias("length"))
+        table = pl.DataFrame({"text": owners[own], "gram": values[own]}).unique().sort("text", "gram")
+        table = table.with_columns(
+            pl.lit(length, pl.Int64).alias("length"), texts_with=pl.len().over("gram").cast(pl.Int64)
+        )
         tables.append(table.select(tables[0].columns))
     return pl.concat(tables)
-
-
-def count_equal(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """How often each value stands among them."""
-    order = np.argsort(values)
-    ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(values) else order
-    lengths = np.diff(np.append(starts, len(values)))
-    counts = np.empty(len(values), np.int64)
-    counts[order] = np.repeat(lengths, lengths)
-    return counts
 
 
 def choose_rare(grams: pl.DataFrame, totals: npt.NDArray[np.int64], threshold: pl.Series) -> pl.DataFrame:
@@ -116,7 +104,7 @@ def seek(texts: pl.DataFrame, common: int) -> Sought:
     totals = np.bincount(grams["text"], minlength=texts.height)
     run = texts["run"].fill_null(0).to_numpy()
     runs = list_ngrams(tokens, np.where(run <= words, run, 0))
-    runs = drop_common_wording(runs, texts["item"], common)
+    runs = drop_common_wording(runs, texts.select(pl.col("item").min().over("text"))["item"], common)
     known = pl.concat([grams, runs]).select("length", "gram")
     lengths = known["length"].unique().sort().to_list()
     return Sought(
@@ -155,20 +143,18 @@ def make_comparer(sought: Sought) -> Callable[[pl.DataFrame], pl.DataFrame]:
     places = {length: mark_places(known) for length, known in sought.known.items()}
 
     def compare_batch(rows: pl.DataFrame) -> pl.DataFrame:
-        """FOUND, for a batch with row_id and the conversations: shares that reach the threshold, and runs."""
+        """FOUND, for a batch with row_id and the conversations: the share reaches the threshold, or there is a run."""
         tokens = tokenise(rows.select(text=text_of_row())["text"])
         hits = find_hits(tokens, sought, places)
-        runs = hits.join(sought.runs, on="gram").group_by("row", "text").agg(pl.col("gram").sort().alias("runs"))
-        pairs = pl.concat(
-            [hits.join(sought.rare, on="gram").select("row", "text"), runs.select("row", "text")]
-        ).unique()
+        runs = hits.join(sought.runs, on="gram").select("row", "text").unique()
+        pairs = pl.concat([hits.join(sought.rare, on="gram").select("row", "text"), runs]).unique()
         held = pairs.join(sought.grams, on="text").join(hits, on=["row", "gram"], how="semi")
         shares = (
             pairs.join(held.group_by("row", "text").len("held"), on=["row", "text"], how="left")
             .join(sought.texts, on="text")
-            .join(runs, on=["row", "text"], how="left")
-            .with_columns(share=pl.col("held").fill_null(0) / pl.col("total"))
-            .filter((pl.col("share") >= pl.col("threshold")) | pl.col("runs").is_not_null())
+            .join(runs.with_columns(run=True), on=["row", "text"], how="left")
+            .with_columns(pl.col("run").fill_null(False), share=pl.col("held").fill_null(0) / pl.col("total"))
+            .filter((pl.col("share") >= pl.col("threshold")) | pl.col("run"))
             .sort("row", "text")
         )
         return shares.select(rows["row_id"].gather(shares["row"]), *list(FOUND)[1:])
@@ -176,23 +162,12 @@ def make_comparer(sought: Sought) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return compare_batch
 
 
-def drop_common_runs(found: pl.DataFrame, sought: Sought, common: int) -> pl.DataFrame:
-    """FOUND without runs that more than `common` rows hold, and with `run`: whether one is left."""
-    rows_with = found.select("row_id", gram="runs").explode("gram").drop_nulls().unique().group_by("gram").len("rows")
-    telling = rows_with.filter(pl.col("rows") <= common)["gram"]
-    by_run = pl.col("runs").list.eval(pl.element().is_in(telling.implode())).list.any().fill_null(False)
-    kept = found.with_columns(run=by_run).join(
-        sought.texts.select("text", "threshold"), on="text", maintain_order="left"
-    )
-    return kept.filter(pl.col("run") | (pl.col("share") >= pl.col("threshold"))).drop("threshold", "runs")
-
-
 def find_overlaps(rows: pl.DataFrame, texts: pl.DataFrame, common: int, engine: Engine) -> pl.DataFrame:
     """Rows and items that overlap: row_id, item, share (the largest of its texts), text (that one), run, in order."""
     sought = seek(texts, common)
     batches, total = slices(rows, BATCH)
     parts = map_batches(partial(make_comparer, sought), batches, engine, "decontaminate: comparing", total)
-    found = drop_common_runs(pl.concat([pl.DataFrame(schema=FOUND), *parts]), sought, common)
+    found = pl.concat([pl.DataFrame(schema=FOUND), *parts])
     return (
         found.with_columns(texts["item"].gather(found["text"]))
         .sort("row_id", "item", -pl.col("share"), ~pl.col("run"), "text")

@@ -26,19 +26,24 @@ SCHEMA: dict[str, Any] = {
 
 
 def match_runs(item: list[str], row: list[str], length: int) -> list[list[str]]:
-    """The parts of `item` that are made of runs of `length` tokens which stand in `row`, each as long as it goes.
+    """The parts of `item` of `length` tokens and more that stand in `row`, each as long as it goes.
 
     >>> match_runs("a b c d e f".split(), "x b c d y d e f".split(), 2)
     [['b', 'c', 'd'], ['d', 'e', 'f']]
     """
-    held = {tuple(row[start : start + length]) for start in range(len(row) - length + 1)}
-    starts = [start for start in range(len(item) - length + 1) if tuple(item[start : start + length]) in held]
+    places: dict[tuple[str, ...], set[int]] = {}
+    for start in range(len(row) - length + 1):
+        places.setdefault(tuple(row[start : start + length]), set()).add(start)
     parts: list[list[int]] = []
-    for start in starts:
-        if parts and start == parts[-1][1] + 1:
+    reached: set[int] = set()  # where in the row the part so far stands
+    for start in range(len(item) - length + 1):
+        held = places.get(tuple(item[start : start + length]), set())
+        going_on = {place for place in held if place - 1 in reached}
+        if going_on:
             parts[-1][1] = start
-        else:
+        elif held:
             parts.append([start, start])
+        reached = going_on or held
     return [item[first : last + length] for first, last in parts]
 
 
@@ -57,7 +62,8 @@ def report_worst(rows: pl.DataFrame, items: pl.DataFrame, texts: pl.DataFrame, o
     for case in worst.iter_rows(named=True):
         text = texts.row(case["text"], named=True)
         words = split_tokens(texts["text"][case["text"] : case["text"] + 1]).to_list()[0]
-        runs = match_runs(words, row_tokens[case["row_id"]], min(text["ngram"], len(words)))
+        length = min(text["ngram"], len(words), text["run"] if case["run"] else len(words))
+        runs = match_runs(words, row_tokens[case["row_id"]], length)
         item = items.row(case["item"], named=True)
         lines.append(
             {key: item[key] for key in ("task", "subtask", "split", "item")}

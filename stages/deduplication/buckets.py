@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from stages.common.shingles import Numbers, Positions, mix, offsets_of, ranges
+from stages.common.shingles import Numbers, Positions, begin_runs, count_threads, mix, offsets_of, ranges
 
 BUCKET_LIMIT = 1000  # kept rows listed in a bucket
 PAIR_LIMIT = 2**21  # pairs of a block, counted in each bucket that they share: about 100 MB of arrays
@@ -70,7 +70,7 @@ def assign_buckets(keys: Numbers, groups: Numbers) -> Buckets:
         buckets[:, band] = np.where(shared, np.cumsum(shared) - 1, -1)[inverse]
         return int(shared.sum())
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(min(2, count_threads())) as pool:  # each sorts a copy of a band
         totals = list(pool.map(number_band, range(keys.shape[1])))
     for band, before in enumerate(offsets_of(np.array(totals, np.int64))[:-1]):
         buckets[:, band][buckets[:, band] >= 0] += np.int32(before)
@@ -98,9 +98,7 @@ class Lists:
 
 def place_in_run(values: Positions) -> Positions:
     """0, 1, ... for equal neighbours."""
-    first = np.ones(len(values), np.bool_)
-    np.not_equal(values[1:], values[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
+    starts = np.flatnonzero(begin_runs(values))
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
 
 
@@ -108,7 +106,7 @@ def different_pairs(later: Positions, earlier: Positions) -> tuple[Positions, Po
     """Each pair once, sorted: rows that share several buckets come several times."""
     keys = (later.astype(np.uint64) << np.uint64(32)) | earlier.astype(np.uint64)
     keys.sort()
-    keys = keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+    keys = keys[begin_runs(keys)]
     return (keys >> np.uint64(32)).astype(np.int64), (keys & np.uint64(2**32 - 1)).astype(np.int64)
 
 

@@ -2,7 +2,8 @@
 
 A pair passes four gates, each cheaper than the next: the sizes of the sets (a similarity of s needs a ratio of s), a
 bound (verification.may_reach), the exact Jaccard similarity, and in the mode `careful` the second look. Preference
-pairs are looked at reply by reply, straight or exchanged, whichever is closer.
+pairs are looked at reply by reply, straight or exchanged, whichever is closer. Whatever the mode, rows with other tools
+or other speakers are kept apart.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import polars as pl
 from stages.common.rows import CONVERSATIONS
 from stages.common.shingles import Positions, Ragged, batches_of, chain, map_in_threads, offsets_of, ranges, tokenise
 from stages.deduplication.buckets import APART, BELOW, CONTRADICTS, SAME, Verdicts
-from stages.deduplication.first_differences import LABEL, Known
+from stages.deduplication.first_differences import LABEL, ROLES, TOOLS, Known
 from stages.deduplication.params import Dedup
 from stages.deduplication.second_look import look_again
 from stages.deduplication.signatures import gram_sets
@@ -29,6 +30,8 @@ class Rows(NamedTuple):
 
     read: Callable[[Positions], pl.DataFrame]
     """The row_texts of the rows at these positions."""
+    read_frames: Callable[[Positions], pl.DataFrame]
+    """Their row_frames."""
     bytes: npt.NDArray[np.integer]
     """Of each row's text."""
     grams: npt.NDArray[np.int32]
@@ -37,6 +40,8 @@ class Rows(NamedTuple):
     """Whether a row has two replies."""
     label: npt.NDArray[np.int8]
     """Of an unpaired row; 0 for others."""
+    frame: Positions
+    """The same number for the same row_frames."""
 
 
 def read_sets(texts: pl.DataFrame, ngram: int) -> Ragged:
@@ -62,7 +67,7 @@ def join_parts(texts: pl.DataFrame, order: tuple[str, ...] = CONVERSATIONS) -> p
 class SetCache:
     """The n-gram sets of rows that were compared, so that a kept row is not read again for each block of rows.
 
-    Full at CACHE_VALUES, it is emptied and starts anew: no more than 256 MB, and no less right.
+    Before it would hold more than CACHE_VALUES it is emptied and starts anew: no more than 256 MB, and no less right.
     """
 
     def __init__(self, rows: Rows, ngram: int) -> None:
@@ -72,14 +77,16 @@ class SetCache:
         self.filled = 0
 
     def read(self, rows: Positions) -> Ragged:
-        """The sets of different rows."""
-        if self.filled > CACHE_VALUES:
-            self.starts[:], self.filled = -1, 0
+        """The sets of different rows, together no more than CACHE_VALUES, or of two rows."""
         new = np.flatnonzero(self.starts[rows] < 0)
+        if self.filled + self.rows.grams[rows[new]].sum(dtype=np.int64) > CACHE_VALUES:
+            self.starts[:], self.filled = -1, 0
+            new = np.arange(len(rows))
         sets = read_sets(self.rows.read(rows[new]), self.ngram)
         end = self.filled + len(sets.values)
         if end > len(self.values):
-            self.values = np.concatenate([self.values[: self.filled], np.zeros(max(end, len(self.values)), np.uint64)])
+            size = max(end, min(2 * len(self.values), CACHE_VALUES))
+            self.values = np.concatenate([self.values[: self.filled], np.zeros(size - self.filled, np.uint64)])
         self.values[self.filled : end] = sets.values
         self.starts[rows[new]] = self.filled + sets.offsets[:-1]
         self.filled = end
@@ -106,6 +113,10 @@ class Comparison:
         at = np.flatnonzero(np.minimum(*sizes) >= self.params.threshold * np.maximum(*sizes))
         if len(at):
             rows, places = np.unique(np.concatenate([later[at], earlier[at]]), return_inverse=True)
+            if len(at) > 1 and self.rows.grams[rows].sum(dtype=np.int64) > CACHE_VALUES:  # too much for one reading
+                for half in np.array_split(at, 2):
+                    similarity[half], verdict[half] = self(later[half], earlier[half])
+                return Verdicts(similarity, verdict)
             left, right = np.split(places, 2)
             sets = self.sets.read(rows)
             possible = may_reach(sets, left, right, self.params.threshold)
@@ -137,9 +148,27 @@ class Comparison:
         opposite = label[left] != label[right]
         if not self.known:  # a small edit may be just what turned the label
             differs[opposite] = LABEL
+        framed = np.flatnonzero(self.rows.frame[rows[left]] != self.rows.frame[rows[right]])
+        if len(framed):
+            differs[framed] = self.compare_frames(rows[left[framed]], rows[right[framed]], differs[framed])
         return np.where(differs >= 0, APART + differs, np.where(exchanged | opposite, CONTRADICTS, SAME)).astype(
             np.int8
         )
+
+    def compare_frames(self, left: Positions, right: Positions, differs: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """`differs` of pairs of rows, with other tools and other speakers.
+
+        A conversation of more messages and n-grams that begins with the speakers of the other one goes on from it.
+        """
+        pairs = self.rows.read_frames(left).hstack(self.rows.read_frames(right).rename(lambda name: f"other_{name}"))
+        roles, others = pl.col("roles"), pl.col("other_roles")
+        more = np.sign(self.rows.grams[left] - self.rows.grams[right])
+        goes_on = (pl.lit(pl.Series(more > 0)) & roles.str.starts_with(others)) | (
+            pl.lit(pl.Series(more < 0)) & others.str.starts_with(roles)
+        )
+        found = pairs.select(tools=pl.col("tools") != pl.col("other_tools"), roles=(roles != others) & ~goes_on)
+        differs = np.where(found["roles"].to_numpy(), ROLES, differs)
+        return np.where(found["tools"].to_numpy(), TOOLS, differs).astype(np.int8)
 
     def are_exchanged(self, texts: pl.DataFrame, left: Positions, right: Positions) -> npt.NDArray[np.bool_]:
         """Whether the replies of preference pairs are closer to each other crosswise."""

@@ -4,7 +4,7 @@ Where two words stand there that both occur in other rows, within a sentence tha
 settled, at a few microseconds: on question lists made of templates that is nearly all of them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +25,20 @@ from stages.common.shingles import (
     ranges,
     tokenise,
 )
-from stages.deduplication.words import CONTRACTED, COURTESIES, HARMLESS, POLARITY, SAME_MEANING, TOKEN
+from stages.deduplication.words import (
+    CLASSES,
+    CLOSINGS,
+    CONTRACTED,
+    COURTESIES,
+    ENDINGS,
+    HARMLESS,
+    POLARITY,
+    SAME_MEANING,
+)
 
-WHY = ("number", "polarity", "word", "label")
-NUMBER, TURN, WORD, LABEL = range(len(WHY))
-WINDOW, WINDOWS = 16, 8  # tokens that find_first_differences reads at a time, and how many times
+WHY = ("number", "sign", "polarity", "word", "tools", "roles", "label")
+NUMBER, SIGN, TURN, WORD, TOOLS, ROLES, LABEL = range(len(WHY))
+WINDOW = 16  # tokens that find_first_differences reads at a time
 KNOWN_BITS = 24  # 16 MB for any corpus; of a million words 6 % look known without being so: such slips stay apart
 INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
 SPACE_TABLE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\f\v", np.uint8))
@@ -59,13 +68,16 @@ class Known:
         return bool(self.find(tokenise(pl.Series([word])).values)[0])
 
 
-def hashes_of(words: Sequence[str]) -> Numbers:
+def hashes_of(words: Iterable[str]) -> Numbers:
     """The hashes of words, ascending."""
-    return np.sort(tokenise(pl.Series([" ".join(sorted(words))])).values)
+    return np.unique(tokenise(pl.Series([" ".join(words)])).values)
 
 
-UNCERTAIN = hashes_of([*HARMLESS, *COURTESIES, *CONTRACTED, "cannot", *TOKEN.findall(SAME_MEANING)])
-TURNING = hashes_of(sorted(POLARITY))
+# what may be there or not, stand for another one, or belong to a way of saying the same
+UNCERTAIN = hashes_of(
+    [*HARMLESS.union(*CLASSES), *COURTESIES, *CONTRACTED, *ENDINGS, "t", "cannot", SAME_MEANING, CLOSINGS]
+)
+TURNING = hashes_of(POLARITY)
 
 
 def among(values: Numbers, ascending: Numbers) -> npt.NDArray[np.bool_]:
@@ -153,13 +165,15 @@ def find_first_differences(one: Reading, other: Reading, left: Positions, right:
     verdicts = np.full(len(left), -1, np.int8)
     starts = one.tokens.offsets[left], other.tokens.offsets[right]
     lengths = np.minimum(one.tokens.counts()[left], other.tokens.counts()[right])
-    open_ = np.arange(len(left))
-    for step in range(0, WINDOW * WINDOWS, WINDOW):
-        open_ = open_[lengths[open_] >= step + WINDOW]  # the last tokens of a row are left to say_same
+    last = len(one.tokens.values) - 1, len(other.tokens.values) - 1
+    ends = one.tokens.offsets[left + 1] - 1, other.tokens.offsets[right + 1] - 1
+    open_, step = np.flatnonzero(lengths > 0), 0
+    while len(open_):
         window = np.arange(step, step + WINDOW)
         differs = (
-            one.tokens.values[starts[0][open_, None] + window] != other.tokens.values[starts[1][open_, None] + window]
-        )
+            one.tokens.values[np.minimum(starts[0][open_, None] + window, last[0])]
+            != other.tokens.values[np.minimum(starts[1][open_, None] + window, last[1])]
+        ) & (window < lengths[open_, None])
         found = differs.any(axis=1)
         at = differs[found].argmax(axis=1) + step
         x, y = starts[0][open_[found]] + at, starts[1][open_[found]] + at
@@ -168,12 +182,13 @@ def find_first_differences(one: Reading, other: Reading, left: Positions, right:
         settled = one.means[x] & other.means[y] & unlike & (one.stem[x] != other.stem[y])
         settled &= ~(one.begins[x] | other.begins[y]) & (x - one.sentence[x] == y - other.sentence[y])
         # nor is one of them a single word that the other row lacks
-        ends = len(one.tokens.values) - 1, len(other.tokens.values) - 1
-        settled &= one.tokens.values[np.minimum(x + 1, ends[0])] != other.tokens.values[y]
-        settled &= one.tokens.values[x] != other.tokens.values[np.minimum(y + 1, ends[1])]
+        follows = x < ends[0][open_[found]], y < ends[1][open_[found]]
+        settled &= ~follows[0] | (one.tokens.values[np.minimum(x + 1, last[0])] != other.tokens.values[y])
+        settled &= ~follows[1] | (one.tokens.values[x] != other.tokens.values[np.minimum(y + 1, last[1])])
         pairs, x, y = open_[found][settled], x[settled], y[settled]
         if len(pairs):
             added = begins_elsewhere(one, x, other, right[pairs]) | begins_elsewhere(other, y, one, left[pairs])
             verdicts[pairs[~added]] = np.minimum(one.kind[x], other.kind[y])[~added]
-        open_ = open_[~found]
+        step += WINDOW
+        open_ = open_[~found & (lengths[open_] > step)]
     return verdicts

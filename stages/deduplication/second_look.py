@@ -1,88 +1,52 @@
 """The second look at two similar rows: does what differs between them matter?
 
 Two rows say the same where they differ by spelling slips, punctuation, case, spaces, words that carry no meaning
-(words.py), by whole sentences or lines that one has and the other lacks, or by a single word that a long line lacks.
-They are kept apart where one has a word, a number or a negation that the other has not within a sentence: another
-disease in the same template, another dose.
+(words.py), by whole sentences or lines that one has and the other lacks, or by a single word that a long sentence
+lacks. They are kept apart where one has a word, a number, a sign or a negation that the other has not within a
+sentence: another disease in the same template, another dose; and where each has sentences that the other lacks, or
+has elsewhere.
 
 1. `find_first_differences` reads all pairs at once up to their first different token, and settles nearly all of those
    that come of templates (first_differences.py).
 2. `say_same` aligns the others: sentences with sentences first, then within what is left words with words (RapidFuzz).
 
 A slip is one letter left out, doubled, put in or changed, or two exchanged, behind the first letter, in a word that
-no other row has (inject and infect are both known words). So a second run over what was kept may find one more slip,
-where the only other row with that word has gone; in all else it finds nothing.
+no other row has (inject and infect are both known words) and that words.py does not list (eight and eighty). So a
+second run over what was kept may find one more slip, where the only other row with that word has gone; in all else it
+finds nothing.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from rapidfuzz.distance import OSA, Indel, Opcodes
 
-from stages.common.shingles import Positions, space_tokens
-from stages.deduplication.first_differences import NUMBER, TURN, WORD, Known, find_first_differences, read_rows
+from stages.common.shingles import Positions
+from stages.deduplication.first_differences import NUMBER, SIGN, TURN, WORD, Known, find_first_differences, read_rows
+from stages.deduplication.sentences import LETTER_A, Said, respell, split_sentences
 from stages.deduplication.words import (
-    CONTRACTED,
+    CLASSES,
+    CLOSINGS,
     CORE_COURTESIES,
     COURTESIES,
     GREETINGS,
     HARMLESS,
+    NUMBERS,
     POLARITY,
-    TOKEN,
-    same_meanings,
+    SMALL,
+    leave_out_harmless,
 )
 
 SENTENCE_WORDS = 3  # of a sentence that may be missing: "Yes." and "No." are answers, not additions
-LINE_WORDS = 100  # of a line that may lack one word and say the same: no question, no title is as long
-SLIP_LETTERS = 4  # of a word that may hold a slip; fewer where the other word is a harmless one
-SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
-SAME_MEANINGS = same_meanings()
-EXPANDED = frozenset(["t", "cannot", *SAME_MEANINGS])
-
-
-class Said(NamedTuple):
-    """A row as sentences and lines of words, and for each the words of the line that it stands in."""
-
-    sentences: list[tuple[str, ...]]
-    room: list[int]
-
-
-def split_sentences(text: str) -> Said:
-    """What a text out of space_tokens says."""
-    sentences: list[tuple[str, ...]] = []
-    room: list[int] = []
-    for line in text.lower().split("\n"):
-        parts = [expand(words) for part in SENTENCE_END.split(line) if (words := TOKEN.findall(part))]
-        sentences += parts
-        room += [sum(map(len, parts))] * len(parts)
-    return Said(sentences, room)
-
-
-def expand(words: list[str]) -> tuple[str, ...]:
-    """Words with contractions written out, and one way of saying it for SAME_MEANING's others.
-
-    >>> expand("we can t call so you ll have to ring till noon".split())
-    ('we', 'can', 'not', 'call', 'so', 'you', 'll', 'must', 'call', 'until', 'noon')
-    """
-    if EXPANDED.isdisjoint(words):
-        return tuple(words)
-    full: list[str] = []
-    for word in words:
-        if word == "t" and full and full[-1] in CONTRACTED:
-            full[-1:] = [CONTRACTED[full[-1]], "not"]
-        else:
-            full += ["can", "not"] if word == "cannot" else [word]
-    said: list[str] = []
-    while full:
-        ways = [(len(way), word) for way, word in SAME_MEANINGS.get(full[0], ()) if tuple(full[: len(way)]) == way]
-        length, word = max(ways, default=(1, full[0]))
-        said.append(full[0] if full[length : length + 1] == ["not"] else word)
-        del full[: 1 if said[-1] == full[0] else length]
-    return tuple(said)
+LINE_WORDS = 100  # of a line in which one word may be lacking: no title is as long
+LONG_WORDS = 16  # of the sentence with that word: no question out of a template is as long
+SLIP_LETTERS = 4  # of a word that may hold a slip; fewer where the other word is a small one
+TURNING_LETTERS = 6  # the same of POLARITY and NUMBERS: less and loss
+JOINED_LETTERS = 3  # of words that may be written as one: web site, but not "a typical"
+LISTED = SMALL | POLARITY | NUMBERS
+SAID_CLOSINGS = frozenset(leave_out_harmless(line.split()) for line in CLOSINGS.strip().splitlines())
 
 
 def gaps(opcodes: Opcodes) -> Iterator[tuple[int, int, int, int]]:
@@ -103,39 +67,56 @@ def say_same(one: Said, other: Said, is_known: Callable[[str], bool]) -> int | N
 
     >>> day, not_known = split_sentences("Take one tablet a day."), lambda word: False
     >>> say_same(day, split_sentences("Take one tabelt each day. See you soon."), not_known)
-    1
+    2
     >>> say_same(day, split_sentences("Take one tabelt a day. See you soon."), not_known) is None
     True
     """
     lacking = 0
+    lacked: tuple[list[str], list[str]] = [], []  # words of the sentences that the one, the other has not
     for start, end, other_start, other_end in gaps(Indel.opcodes(one.sentences, other.sentences)):
         mine, theirs = one.sentences[start:end], other.sentences[other_start:other_end]
-        if not mine or not theirs:
-            matters = [word for sentence in mine + theirs if not may_lack(sentence) for word in sentence]
-            if matters:
-                return kind_of(matters)
+        said, others_said = leave_out_courtesies(mine), leave_out_courtesies(theirs)
+        short = [word for sentence in said + others_said if len(sentence) < SENTENCE_WORDS for word in sentence]
+        if short and not (mine and theirs):
+            return kind_of(short)
+        if not short and not (said and others_said):
+            lacked[0].extend(word for sentence in others_said for word in sentence)
+            lacked[1].extend(word for sentence in said for word in sentence)
             continue
         words, others = [word for item in mine for word in item], [word for item in theirs for word in item]
         bounds, other_bounds = bounds_of(mine), bounds_of(theirs)
         room = min(one.room[start:end] + other.room[other_start:other_end])
         for first, last, other_first, other_last in gaps(Indel.opcodes(words, others)):
             out, put = words[first:last], others[other_first:other_last]
-            if means_nothing(out, put, is_known):
+            if means_nothing(out, put, is_known) or (not put and says_nothing(out)) or (not out and says_nothing(put)):
                 continue
-            if not put and (is_courtesy(out) or is_whole(words, first, last, bounds)):
+            if not put and is_whole(words, first, last, bounds):
+                lacked[1].extend(out)
                 continue
-            if not out and (is_courtesy(put) or is_whole(others, other_first, other_last, other_bounds)):
+            if not out and is_whole(others, other_first, other_last, other_bounds):
+                lacked[0].extend(put)
                 continue
             lacking += 1
             kind = kind_of(out + put)
-            if kind != WORD or len(out + put) > 1 or room < LINE_WORDS or lacking > 1:
+            sentence = length_around(first, bounds) if out else length_around(other_first, other_bounds)
+            if kind != WORD or len(out + put) > 1 or lacking > 1 or room < LINE_WORDS or sentence < LONG_WORDS:
                 return kind
-    return None
+    return kind_of(lacked[0] + lacked[1]) if all(lacked) else None
+
+
+def leave_out_courtesies(sentences: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Sentences without those that say nothing."""
+    return [sentence for sentence in sentences if not says_nothing(sentence)]
 
 
 def bounds_of(sentences: list[tuple[str, ...]]) -> set[int]:
     """Where sentences begin and end among their words."""
     return {0, *np.cumsum([len(sentence) for sentence in sentences]).tolist()}
+
+
+def length_around(place: int, bounds: set[int]) -> int:
+    """Words of the sentence around one of its words."""
+    return min(bound for bound in bounds if bound > place) - max(bound for bound in bounds if bound <= place)
 
 
 def is_whole(words: list[str], start: int, end: int, bounds: set[int]) -> bool:
@@ -145,34 +126,35 @@ def is_whole(words: list[str], start: int, end: int, bounds: set[int]) -> bool:
         if start == 0 or words[start - 1] != words[end - 1]:
             return False
         start, end = start - 1, end - 1
-    return may_lack(words[start:end])
+    return end - start >= SENTENCE_WORDS
 
 
-def may_lack(sentence: Sequence[str]) -> bool:
-    """Whether a row without this sentence says the same: one of several words, or a courtesy.
+def says_nothing(words: Sequence[str]) -> bool:
+    """Whether words greet, thank or close, or are such as may be there or not.
 
-    >>> [may_lack(text.split()) for text in ("hello wren", "many thanks", "yes", "never take it", "not aspirin")]
-    [True, True, False, True, False]
+    >>> [says_nothing(text.split()) for text in ("hello wren", "many thanks", "i hope this helps", "never take it")]
+    [True, True, True, False]
     """
-    return len(sentence) >= SENTENCE_WORDS or HARMLESS.issuperset(sentence) or is_courtesy(sentence)
-
-
-def is_courtesy(words: Sequence[str]) -> bool:
-    """Whether words greet or thank, and say nothing else."""
-    if COURTESIES.issuperset(words):
-        return not CORE_COURTESIES.isdisjoint(words)
-    return words[0] in GREETINGS and len(words) < SENTENCE_WORDS and kind_of(words) == WORD
+    if COURTESIES.issuperset(words) and not CORE_COURTESIES.isdisjoint(words):
+        return True
+    if words[0] in GREETINGS and len(words) < SENTENCE_WORDS and kind_of(words) == WORD:
+        return True
+    said = leave_out_harmless(words)
+    return not said or said in SAID_CLOSINGS
 
 
 def means_nothing(out: list[str], put: list[str], is_known: Callable[[str], bool]) -> bool:
     """Whether it is all the same to have the words `out` or the words `put` in a place."""
-    if "".join(out) == "".join(put):
-        return True  # web site, website
     if len(out) != len(put):
-        out = [word for word in out if word not in HARMLESS]
-        put = [word for word in put if word not in HARMLESS]
+        if "".join(out) == "".join(put):  # web site, website; neither 1 5 and 15 nor a typical and atypical
+            return all(len(word) >= JOINED_LETTERS and word.isalpha() and word not in LISTED for word in out + put)
+        out, put = list(leave_out_harmless(out)), list(leave_out_harmless(put))
     return len(out) == len(put) and all(
-        x == y or (x in HARMLESS and y in HARMLESS) or is_slip(x, y, is_known) for x, y in zip(out, put, strict=True)
+        x == y
+        or {x, y} == {"a", LETTER_A}
+        or any(x in words and y in words for words in CLASSES)
+        or is_slip(x, y, is_known)
+        for x, y in zip(out, put, strict=True)
     )
 
 
@@ -183,23 +165,35 @@ def is_slip(x: str, y: str, is_known: Callable[[str], bool]) -> bool:
     (True, True)
     >>> is_slip("inject", "infect", lambda word: True), is_slip("typical", "atypical", lambda word: False)
     (False, False)
+    >>> [is_slip(*pair, lambda word: False) for pair in (("eight", "eighty"), ("less", "loss"), ("without", "withuot"))]
+    [False, False, True]
     """
     if not (x.isalpha() and y.isalpha()):
         return False
     short, long = sorted((x, y), key=len)
     if len(short) >= SLIP_LETTERS - 1 and long in (short + "s", short + "es") and kind_of([x, y]) == WORD:
         return True
-    least = SLIP_LETTERS - 1 if x in HARMLESS or y in HARMLESS else SLIP_LETTERS
+    listed = {x, y} & LISTED
+    least = SLIP_LETTERS if not listed else SLIP_LETTERS - 1 if listed <= SMALL else TURNING_LETTERS
     if len(long) < least or x[0] != y[0] or OSA.distance(x, y, score_cutoff=1) > 1:
         return False
-    return not (is_known(x) and is_known(y))
+    return len(listed) < 2 and not (is_known(x) and is_known(y))
 
 
 def kind_of(words: Sequence[str]) -> int:
-    """NUMBER, TURN or WORD, the first of them that is there."""
+    """NUMBER, SIGN (a letter by itself is one: size S), TURN or WORD, the first of them that is there."""
     if any(character.isdigit() for word in words for character in word):
         return NUMBER
+    if any(is_sign(word) for word in words):
+        return SIGN
     return TURN if POLARITY.intersection(words) else WORD
+
+
+def is_sign(word: str) -> bool:
+    """Whether a word is a letter by itself, or a sign, or ends in one."""
+    if len(word.rstrip("_")) == 1 and word.isascii():
+        return word not in HARMLESS
+    return word[-1] in "+#" or not (word[0].isalnum() or word[0] in "_'")
 
 
 def look_again(
@@ -210,13 +204,14 @@ def look_again(
     reading = read_rows(texts, known)
     verdicts = find_first_differences(reading, reading if others is texts else read_rows(others, known), left, right)
     rest = np.flatnonzero(verdicts < 0)
-    cache: dict[tuple[int, int], Said] = {}
-    spaced = space_tokens(texts), space_tokens(others)
+    mine, theirs = read_said(texts, left[rest]), read_said(others, right[rest])
     for pair in rest.tolist():
-        sides = [(0, int(left[pair])), (1, int(right[pair]))]
-        for side in sides:
-            if side not in cache:
-                cache[side] = split_sentences(spaced[side[0]][side[1]])
-        verdict = say_same(cache[sides[0]], cache[sides[1]], known.__contains__)
+        verdict = say_same(mine[int(left[pair])], theirs[int(right[pair])], known.__contains__)
         verdicts[pair] = -1 if verdict is None else verdict
     return verdicts
+
+
+def read_said(texts: pl.Series, rows: Positions) -> dict[int, Said]:
+    """What the texts of these rows say."""
+    rows = np.unique(rows)
+    return dict(zip(rows.tolist(), map(split_sentences, respell(texts[rows])), strict=True))

@@ -30,13 +30,28 @@ from stages.deduplication.params import Dedup
 BATCH_ROWS = 400  # of 200 words: what their arrays take fits the cache of a core
 
 # 1 for each byte that starts a character, white space (of Python's str.split) apart
-CHARACTER_TABLE = np.array([byte & 0xC0 != 0x80 and not (byte < 128 and chr(byte).isspace()) for byte in range(256)])
+CHARACTER_TABLE = bytes(byte & 0xC0 != 0x80 and not (byte < 128 and chr(byte).isspace()) for byte in range(256))
 FARTHEST = np.uint32(2**32 - 1)  # the signature of a text without n-grams
 
 
 def row_texts(rows: pl.DataFrame) -> pl.DataFrame:
     """The text of prompt or conversation, chosen and rejected: empty where there is none."""
     return rows.select(texts_of(column) for column in CONVERSATIONS)
+
+
+def row_frames(rows: pl.DataFrame) -> pl.DataFrame:
+    """What stands around the texts: `tools`, the definitions, and `roles`, who speaks, message by message."""
+    spoken = [pl.col(column).list.eval(pl.element().struct.field("role")).list.join("\n") for column in CONVERSATIONS]
+    prompt, chosen, rejected = (roles.fill_null("") for roles in spoken)
+    replies = [pl.min_horizontal(chosen, rejected), pl.max_horizontal(chosen, rejected)]  # they may be exchanged
+    return rows.select(pl.col("tools").fill_null(""), roles=pl.concat_str(*replies, prompt + "\n", separator="\n\n"))
+
+
+def number_frames(rows: pl.DataFrame) -> pl.Series:
+    """A number for the row_frames of each row, the same for equal ones."""
+    frames = row_frames(rows)
+    tools, roles = (frames[column].rank("dense").cast(pl.Int64).fill_null(0) for column in ("tools", "roles"))
+    return (tools * (rows.height + 1) + roles).alias("frame")
 
 
 def read_parts(texts: pl.DataFrame) -> dict[str, Located]:
@@ -94,7 +109,8 @@ def digest(tokens: Ragged) -> Numbers:
 
 def count_characters(located: Located) -> Numbers:
     """Characters of each text without its white space."""
-    return sum_texts(CHARACTER_TABLE[located.raw[: located.bounds[-1]]], located.bounds)
+    characters = located.raw[: located.bounds[-1]].tobytes().translate(CHARACTER_TABLE)
+    return sum_texts(np.frombuffer(characters, np.uint8), located.bounds)
 
 
 def describe_texts(texts: pl.DataFrame, params: Dedup) -> pl.DataFrame:

@@ -64,7 +64,9 @@ def may_reach(sets: Ragged, left: Positions, right: Positions, threshold: float)
 
     def bound(start: int, size: int) -> npt.NDArray[np.bool_]:
         one, other = left[start : start + size], right[start : start + size]
-        common = np.bitwise_count(masks[one] & masks[other]).sum(axis=1, dtype=np.int64)
+        both = np.take(masks, one, axis=0)
+        both &= np.take(masks, other, axis=0)
+        common = np.bitwise_count(both).sum(axis=1, dtype=np.uint32).astype(np.int64)
         common += np.minimum(lost[one], lost[other])
         return common >= threshold * (sizes[one] + sizes[other] - common)
 

@@ -4,10 +4,7 @@ English, and the particles of Chinese that carry no meaning of their own. In ano
 that a changed article keeps two rows apart: they are listed as alike, and nothing is lost.
 """
 
-import re
-
-TOKEN = re.compile(r"[0-9A-Za-z_\x80-\U0010ffff]+")
-"""A word of shingles.space_tokens."""
+from collections.abc import Iterable
 
 
 def these(text: str) -> frozenset[str]:
@@ -15,11 +12,30 @@ def these(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Articles, copulas and auxiliaries, plain prepositions, relative words, courtesies, the ends of contractions.
+# What may be there or not: articles, the copula, relative words, fillers, courtesies.
 HARMLESS = these(
-    """a an the our of to in on at for by with as is are was were be been being am do does did has have had having it
-    its this that these those there here which who whom whose also then so please hi hello hey dear thank thanks kindly
-    m re s ll ve d 的 了 呢 吧 啊 呀 嘛 吗"""
+    """a an the our this that these those which who whom is are am be 's of also then so
+    please hi hello hey dear thank thanks kindly 的 了 呢 吧 啊 呀 嘛"""
+)
+# What may stand for each other. Tenses differ (is and was a smoker), and so do prepositions (by and to 50 mg).
+CLASSES = [
+    these(line)
+    for line in """
+a an the our this that these those
+that which who whom
+is are am be 's
+has have 's
+was were
+do does
+also then so
+hi hello hey dear
+thank thanks
+please kindly
+的 了 呢 吧 啊 呀 嘛""".strip().splitlines()
+]
+# Not harmless, but short and so common that a slip of three letters is one.
+SMALL = HARMLESS | these(
+    "to in on at for by with as was were been being do does did has have had having it its there here whose"
 )
 # Negation, modality, quantity, order, condition, direction, and who is spoken of.
 POLARITY = these(
@@ -31,18 +47,23 @@ POLARITY = these(
     better worse best worst he she him her his hers they them their we us i me my mine you your yours
     不 没 無 无 非 未 勿 别 莫 他 她"""
 )
+NUMBERS = these(
+    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion first
+    second third fourth fifth sixth seventh eighth ninth tenth"""
+)
 # What stands before n't, and the word itself.
 CONTRACTED = {
     "don": "do", "doesn": "does", "didn": "did", "isn": "is", "aren": "are", "wasn": "was", "weren": "were",
     "hasn": "has", "haven": "have", "hadn": "had", "won": "will", "wouldn": "would", "shouldn": "should",
     "couldn": "could", "mustn": "must", "can": "can", "needn": "need", "shan": "shall",
 }  # fmt: skip
+ENDINGS = {"'ll": "will", "'d": "would", "'m": "am", "'re": "are", "'ve": "have"}
 # One way of saying it, then others; before `not` the modal verbs differ (may not, cannot) and stay as they are.
 SAME_MEANING = """
 can: could, may, might
 must: has to, have to, need to, needs to
 will: is going to, are going to, am going to
-would: d
 until: till
 because: since
 each: every
@@ -64,6 +85,27 @@ CORE_COURTESIES = GREETINGS | these(
     """thanks thank appreciate appreciated sorry please regards cheers morning afternoon evening bye question"""
 )
 COURTESIES = CORE_COURTESIES | these("good quick again many much so very you it i in advance best kind bother")
+CLOSINGS = """
+i hope this helps
+hope this helps
+i hope that makes sense
+take your time
+please take your time
+feel free to ask
+feel free to ask again
+best wishes
+with best wishes
+let me know
+let me know what you think
+thank you for reading this
+have a nice day
+"""
+"""Sentences that say nothing either, with or without HARMLESS words."""
+
+
+def leave_out_harmless(words: Iterable[str]) -> tuple[str, ...]:
+    """Words without those that may be there or not."""
+    return tuple(word for word in words if word not in HARMLESS)
 
 
 def same_meanings() -> dict[str, list[tuple[tuple[str, ...], str]]]:

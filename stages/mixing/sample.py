@@ -9,7 +9,6 @@ from typing import Literal
 
 import polars as pl
 
-from stages.common.errors import InputError
 from stages.common.params import Source
 from stages.mixing.chance import draw_fractions, fraction_of
 
@@ -36,8 +35,7 @@ def divide_shares(sources: list[Source], available: dict[str, int], temperature:
     """The share of each source of a kind; they sum to 1.
 
     Sources without a share of their own divide what the others leave, in proportion to size^(1 / temperature): 1 is by
-    size, a large temperature makes them equal (multilingual sampling, Arivazhagan et al. 2019). Raises InputError where
-    a source has a share but no row.
+    size, a large temperature makes them equal (multilingual sampling, Arivazhagan et al. 2019). One of them has a row.
     """
     given = {source.name: source.share for source in sources if source.share is not None}
     weights = {
@@ -46,14 +44,6 @@ def divide_shares(sources: list[Source], available: dict[str, int], temperature:
         if source.share is None
     }
     rest, total = 1 - sum(given.values()), sum(weights.values())
-    if weights and not total:
-        raise InputError(f"params.yaml, sources: {', '.join(weights)} have no row left; give another source the rest")
-    for name, share in given.items():
-        if share > 0 and not available.get(name):
-            kind = sources[0].kind
-            raise InputError(
-                f"params.yaml, sources: {name} has a share of {share:g} but no {kind} row left; set it to 0"
-            )
     return {
         source.name: given[source.name] if source.name in given else rest * weights[source.name] / total
         for source in sources
@@ -71,7 +61,10 @@ def sample_source(rows: pl.DataFrame, target: float, repeats: int) -> pl.DataFra
     Adds `repeat` (0-based): no row stands there again before every row was taken.
     """
     drawn = rows.sort("draw", "row_id")
-    stacked = pl.concat([drawn.with_columns(repeat=pl.lit(repeat, pl.Int64)) for repeat in range(repeats)])
+    passes = min(
+        repeats, int(target // max(1, int(drawn["amount"].sum()))) + 1
+    )  # that begin before the target is reached
+    stacked = pl.concat([drawn.with_columns(repeat=pl.lit(repeat, pl.Int64)) for repeat in range(passes)])
     return stacked.filter(pl.col("amount").cum_sum() - pl.col("amount") / 2 <= target)
 
 

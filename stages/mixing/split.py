@@ -1,15 +1,18 @@
 """Split off the held-out rows: whole groups, by hash, so that each source gives its share.
 
-A group is what must not be separated: the rows of one subject, rows that ask the same (first message of the user,
-normalised), rows that dedup linked (members of a cluster, and pairs that look alike but were kept apart), and whatever
-these chain together. A group is known by one of its names, its subject if it has one, and its place in the order of
-holding out is a hash of that name. Then, source by source:
+A group is what must not be separated: the rows of one subject, rows that ask the same (`read_prompts`), rows that dedup
+linked (members of a cluster, and one conversation with both labels), and whatever these chain together. Rows that dedup
+kept apart, since something in them differs, may stand on both sides: of one template they would all be one group.
+A group is known by one of its names, its subject if it has one, and its place in the order of holding out is a hash of
+that name. Then, source by source:
 
-- the groups are held out in that order until the source's rows come closest to its share; so a source misses its share
-  by half a group at most, or exceeds it by what groups that it shares with other sources bring along;
-- a group of more than twice the rows that a source is to hold out stays in training: it alone would exceed the share;
-- a row that comes or goes moves its own group and, in its own source, one group at the edge; beyond that only what
-  shares a group with these.
+- the groups are gone through in that order, and each that brings the source closer to its share is held out; so a
+  source misses its share by half a group at most, or exceeds it by what groups that it shares with others bring along;
+- a group of more than twice the rows that one of its sources is to hold out stays in training: there it alone would
+  exceed the share;
+- a row that comes or goes as a group of its own moves one group at the edge of its source, in whose place smaller ones
+  of fewer rows together may come or go; one that joins groups may move these, too, and rows at the edge in their place;
+  other sources move only where they share a group with what moved.
 """
 
 from pathlib import Path
@@ -20,29 +23,35 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from stages.common.errors import InputError
-from stages.common.rows import normalise
+from stages.common.shingles import normalise_texts, split_tokens
 from stages.mixing.chance import draw_fractions
 
-LINKS = {"row_id": pl.String, "other_id": pl.String}
+PROMPT_WORDS = 3  # "Hello" and "Thank you" ask nothing, so that rows need not ask the same
 
 
 def read_links(folder: Path) -> pl.DataFrame:
-    """Pairs of rows that dedup found alike: row_id, other_id. Either may have been dropped since."""
+    """Pairs of rows that dedup found to say the same: row_id, other_id. Either may have been dropped since."""
     clusters = folder / "clusters.parquet"
     if not clusters.exists():
         raise InputError(f"{clusters}: there is no such file; run `dvc repro`")
     tables = [pl.read_parquet(clusters).select("row_id", other_id="cluster")]
     alike = folder / "alike.parquet"
     if alike.exists():
-        tables.append(pl.read_parquet(alike).select("row_id", "other_id"))
+        tables.append(pl.read_parquet(alike).filter(pl.col("why") == "label").select("row_id", "other_id"))
     return pl.concat(tables)
 
 
 def read_prompts(rows: pl.DataFrame) -> pl.Series:
-    """What each row asks: the user's first message, normalised; null where there is none."""
-    of_user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content")
-    asked = rows.select(pl.col("messages").list.eval(of_user).list.first().fill_null("").alias("asked"))["asked"]
-    return pl.Series("asked", [normalise(text) or None for text in asked], pl.String)
+    """What each row asks, as words: the user's first message, or where it has fewer than PROMPT_WORDS all of them.
+
+    Null where these are fewer, too. Signs do not count: with and without a question mark the same is asked.
+    """
+    of_user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content").drop_nulls()
+    said = rows.select(pl.col("messages").list.eval(of_user).alias("said"))
+    texts = said.select(first=pl.col("said").list.first().fill_null(""), all=pl.col("said").list.join("\n"))
+    first, all_of_it = (split_tokens(normalise_texts(texts[name])) for name in ("first", "all"))
+    words = pl.select(asked=pl.when(first.list.len() >= PROMPT_WORDS).then(first).otherwise(all_of_it))["asked"]
+    return pl.select(asked=pl.when(words.list.len() >= PROMPT_WORDS).then(words.list.join(" ")))["asked"]
 
 
 def group_rows(rows: pl.DataFrame, links: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -84,19 +93,22 @@ def group_rows(rows: pl.DataFrame, links: pl.DataFrame, seed: int) -> pl.DataFra
 
 def choose_heldout(counts: pl.DataFrame, shares: dict[str, float]) -> set[str]:
     """The groups to hold out, from group, fraction, source and rows; `shares` says how much of each source."""
-    totals = counts.group_by("source").agg(total=pl.col("rows").sum())
-    table = counts.join(totals, on="source").with_columns(
-        target=pl.col("total") * pl.col("source").replace_strict(shares, return_dtype=pl.Float64)
+    share = pl.DataFrame(
+        {"source": list(shares), "share": list(shares.values())}, {"source": pl.String, "share": pl.Float64}
     )
+    table = counts.join(share, on="source").with_columns(target=pl.col("rows").sum().over("source") * pl.col("share"))
     too_large = (pl.col("target") > 0) & (pl.col("rows") > pl.max_horizontal(1, 2 * pl.col("target")))
     large = table.filter(too_large)["group"].unique()
     heldout: set[str] = set()
     for source in sorted(set(counts["source"]), key=lambda source: (-shares[source], source)):
         own = table.filter(pl.col("source") == source)
         taken = pl.col("group").is_in(list(heldout))
-        needed = own["target"][0] - own.filter(taken)["rows"].sum()
+        missing = own["target"][0] - own.filter(taken)["rows"].sum()
         free = own.filter(~taken & ~pl.col("group").is_in(large.implode())).sort("fraction", "group")
-        heldout |= set(free.filter(pl.col("rows").cum_sum() - pl.col("rows") / 2 <= needed)["group"])
+        for group, size in free.select("group", "rows").iter_rows():
+            if size <= 2 * missing:  # without this group the source would miss its share by more
+                heldout.add(group)
+                missing -= size
     return heldout
 
 

@@ -26,9 +26,31 @@ NATIONAL_ID = "NATIONAL_ID"
 """Every identifier of `locales` that has no line of its own in `entities`."""
 NO_IDENTIFIERS = ("CA_POSTAL_CODE", "DE_PLZ", "UK_POSTCODE")
 
+THREE_DIGITS = re.compile(r"\d{3}")
+PASSWORD = re.compile("pa[s\u017f]{2}(?![a-bd-oq-vx-z])|pwd|(?<![a-z0-9])p.n(?![a-z])", re.I)
+KEYS = (
+    re.compile("[s\u017f]ecret|[k\u212a]ey(?![a-z])|to[k\u212a]en|bearer|ba[s\u017f].c", re.I),
+    re.compile(
+        "[s\u017f]ecret|ap.|acce[s\u017f]{2}|pr.vate|encrypt|account|auth|refre|[s\u017f]ecur|bearer|cl.ent|to[k\u212a]en|"
+        "ba[s\u017f].c",
+        re.I,
+    ),
+)
+RECORDS = (THREE_DIGITS, re.compile("mrn|record|pat.ent|chart|ho[s\u017f]p.tal", re.I))
+IDS = (
+    THREE_DIGITS,
+    re.compile("num|no(?![a-z])|.d(?![a-z])|#|code|.dentif|pa[s\u017f]{2}port|med.ca", re.I),
+    re.compile(
+        "ac+(?:oun)?t|pol.cy|memb|cla.m|[s\u017f]{2}port|v.[s\u017f]a|.n[s\u017f]ur|cu[s\u017f]tom|cl.ent|ca[s\u017f]e|emplo|"
+        "[s\u017f]tud|[s\u017f]ub[s\u017f]|group|l.cen|perm.t|reg.[s\u017f]|badge|tax|nat.o|.dent|.d(?![a-z])|referen|pre[s\u017f]c|"
+        "rx|author|referra|enrol|u[s\u017f]er|med.ca|f.le",
+        re.I,
+    ),
+)
+SSNS = (THREE_DIGITS, re.compile("[s\u017f]{2}n|[s\u017f]oc", re.I))
 GATES = {
     "UrlRecognizer": (re.compile(r"\.[a-zA-Z\u017f\u212a]{2}"),),  # two letters, for IGNORECASE these two among them
-    "IbanRecognizer": (re.compile(r"[A-Z]{2}[0-9]{2}(?:\Z|-|[A-Z0-9]{4})", re.I),),
+    "IbanRecognizer": (re.compile(r"(?<!(?-i:[A-Z0-9]))[A-Z]{2}[0-9]{2}(?:-?[A-Z0-9]{4})?(?:\Z|-?[A-Z0-9]{4})", re.I),),
     "Keys": (
         re.compile(
             r"A[KSBC][IC]A|gh[pousr]_|github_pat_|gl[a-z]+-|xox|xapp|[srp]k_|whsec_|sk-|AIza|GOCSPX|ya29|hf_|pypi-|npm_|"
@@ -37,21 +59,25 @@ GATES = {
         ),
     ),
     "PrivateKeys": (re.compile("-----BEGIN"),),
-    "LabelledSecrets": (
-        re.compile(
-            "pa[s\u017f]{2}|pwd|\\bp.n\\b|[s\u017f]ecret|[k\u212a]ey|to[k\u212a]en|bearer|ba[s\u017f].c|://", re.I
-        ),
+    "Passwords": (PASSWORD,),
+    "PasswordsBefore": (PASSWORD,),
+    "LabelledKeys": KEYS,
+    "KeysBefore": KEYS,
+    "AddressSecrets": (re.compile(r"://[^\s/:@]+:[^\s/@]+@"),),
+    "MedicalRecords": RECORDS,
+    "RecordsBefore": RECORDS,
+    "LabelledIds": IDS,
+    "IdsBefore": IDS,
+    "LabelledSsns": SSNS,
+    "SsnsBefore": SSNS,
+    "DatesOfBirth": (
+        re.compile(r"\d[/.-]\d|(?:19|20)\d{2}|\d{8}"),
+        re.compile("b.rth|born|o\\.?b(?![a-z])|\\bb\\b", re.I),
     ),
-    "MedicalRecords": (re.compile(r"\d{4}"),),
-    "LabelledIds": (
-        re.compile(r"\d{3}"),
-        re.compile("number|no|.d|num|#|code|pa[s\u017f]{2}port|med.care|med.ca.d", re.I),
-    ),
-    "DatesOfBirth": (re.compile(r"\d[/.-]\d|(?:19|20)\d{2}"),),
     "StreetAddresses": (re.compile(r"\d[A-Za-z]?\Z"), re.compile(rf"\b{patterns.STREET}\b")),
 }
 """Name of a recogniser → see search.py. Every top-level domain begins with two letters; an IBAN with two letters and
-two digits, and then come four more of either, perhaps after a hyphen or a space."""
+two digits, and then come twice four more of either, each perhaps after a hyphen or a space."""
 
 
 class PatternTimeoutError(RuntimeError):
@@ -75,10 +101,6 @@ def presidio_kinds() -> dict[str, list[Any]]:
         if "supported_entity" in arguments:
             kinds.setdefault(arguments["supported_entity"].default, []).append(kind)
     return kinds
-
-
-def presidio_recognisers(entity: str, language: str) -> list[EntityRecognizer]:
-    return [kind(supported_language=language) for kind in presidio_kinds().get(entity, [])]
 
 
 def countries() -> dict[str, list[str]]:
@@ -140,10 +162,9 @@ class Analyser:
         if NATIONAL_ID in entities:
             recognisers += national_ids(language, locales or [], entities)
         covered = {entity for recogniser in recognisers for entity in recogniser.get_supported_entities()}
-        self.entities = [entity for entity in entities if entity in covered]
         self.not_covered = [entity for entity in models.ENTITIES if entity not in covered]
         enhancer = LemmaContextAwareEnhancer(context_matching_mode="whole_word", context_suffix_count=CONTEXT_AFTER)
-        self.search = Search(recognisers, threshold, words, enhancer, GATES)
+        self.search = Search(recognisers, threshold, words, enhancer, GATES, in_plain_signs=True)
 
     def find(self, text: str) -> list[Finding]:
         """The findings from the threshold on, by position; they may overlap."""

@@ -45,7 +45,7 @@ def fingerprint_of(params: Scrub) -> str | None:
 def read_local_key(folder: Path) -> bytes:
     """This machine's key, drawn on the first use."""
     path = folder / "key"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = folder / f".key.{os.getpid()}"
     if not path.exists() or path.stat().st_size != 32:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -62,7 +62,10 @@ def read_local_key(folder: Path) -> bytes:
 
 
 class Cache:
-    """The findings of an analyser, remembered; `save` keeps those of the texts since the last one."""
+    """The findings of an analyser, remembered; `save` keeps those of the texts since the last one.
+
+    Raises OSError or sqlite3.Error where there can be none; later faults of its file only cost time.
+    """
 
     def __init__(self, analyser: Analyser, fingerprint: str, folder: Path = FOLDER) -> None:
         self.not_covered = analyser.not_covered
@@ -72,7 +75,7 @@ class Cache:
         for old in folder.glob("*.sqlite*"):
             if not old.name.startswith(fingerprint):
                 old.unlink(missing_ok=True)
-        self.connection = self.open()
+        self.connection: sqlite3.Connection | None = self.open()
 
     def open(self) -> sqlite3.Connection:
         for attempt in range(2):
@@ -84,7 +87,7 @@ class Cache:
                 return connection
             except sqlite3.DatabaseError as error:
                 connection.close()
-                if attempt or isinstance(error, sqlite3.OperationalError):
+                if attempt or isinstance(error, sqlite3.OperationalError):  # locked or read-only is not broken
                     raise
                 self.path.unlink(missing_ok=True)
         raise AssertionError
@@ -105,6 +108,8 @@ class Cache:
         return found
 
     def look_up(self, digest: bytes) -> str | None:
+        if self.connection is None:
+            return None
         try:
             row = self.connection.execute("SELECT spans FROM found WHERE text = ?", (digest,)).fetchone()
         except sqlite3.OperationalError:  # locked for long
@@ -115,18 +120,25 @@ class Cache:
         return row[0] if row else None
 
     def begin_anew(self) -> None:
-        self.connection.close()
-        self.path.unlink(missing_ok=True)
-        self.connection = self.open()
+        """In the place of a broken file; without one where that fails."""
+        if self.connection:
+            self.connection.close()
+        try:
+            self.path.unlink(missing_ok=True)
+            self.connection = self.open()
+        except (OSError, sqlite3.Error):
+            self.connection = None
 
     def save(self) -> None:
         """Write what is new. What cannot be written is forgotten: the cache only saves time."""
-        if self.fresh and self.path.exists() and self.path.stat().st_size < MOST_BYTES:
-            try:
+        try:
+            if self.connection and self.fresh and self.path.stat().st_size < MOST_BYTES:
                 with self.connection:
-                    self.connection.executemany("INSERT OR IGNORE INTO found VALUES (?, ?)", sorted(self.fresh.items()))
-            except sqlite3.OperationalError:  # locked for long, or no space
-                pass
-            except sqlite3.DatabaseError:
-                self.begin_anew()
+                    self.connection.executemany(
+                        "INSERT OR REPLACE INTO found VALUES (?, ?)", sorted(self.fresh.items())
+                    )
+        except (OSError, sqlite3.OperationalError):  # the file is gone, locked for long, read-only; no space
+            pass
+        except sqlite3.DatabaseError:
+            self.begin_anew()
         self.fresh.clear()

@@ -41,7 +41,6 @@ LAST_PAIRS = (
 ENDS = frozenset(
     "|".join(
         (
-            "mr|mrs|ms|mx|dr|prof|messrs|mme|frau|herr|señor|señora|sr|sra",
             RANKS,
             RELATIVES,
             OTHER_LAST_WORDS,

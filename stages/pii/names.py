@@ -7,12 +7,12 @@ context stays, so about half of the names in free text are missed. Names found o
 Names before `syndrome`, `disease`, `University` and the like belong to something else and stay.
 """
 
-import unicodedata
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.pii import Finding, contexts
+from stages.pii.spelling import fold
 
 LISTS = Path(__file__).parent / "lists"
 ENTITY = "PERSON"
@@ -20,8 +20,6 @@ SURE, LIKELY = 0.85, 0.6  # scores: two parts of a name, or a title; one part an
 ANNOUNCING = ("title", "intro", "self", "label", "greeting", "signoff")  # contexts after which a name is sure to come
 MOST_BETWEEN = 3  # initials and particles between the two words of a pair: J. R. van der Berg
 MORE_WORDS = 2  # words that a name may have beside its first two
-
-_PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "’": "'"})
 
 
 class Token(NamedTuple):
@@ -54,14 +52,6 @@ class Token(NamedTuple):
         """On no list, and looks like a name."""
         listed = self.known or self.common or self.place
         return self.kind == "word" and not listed and not self.capitals and len(self.folded) > 2
-
-
-def fold(name: str) -> str:
-    """Lower case without accents: Szöllősy → szollosy."""
-    plain = name.lower().translate(_PLAIN)
-    if plain.isascii():
-        return plain
-    return "".join(letter for letter in unicodedata.normalize("NFD", plain) if not unicodedata.combining(letter))
 
 
 @cache

@@ -9,6 +9,7 @@ of a number) count as one.
 import hashlib
 import hmac
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
@@ -18,19 +19,35 @@ import regex
 
 from stages.common.errors import InputError
 from stages.pii import Finding
-from stages.pii.names import fold, load_list
-from stages.pii.spans import TITLES
+from stages.pii.names import load_list
+from stages.pii.numbers import close_luhn, plain_digits, read_phone
+from stages.pii.spelling import TITLES_BEFORE, fold, normalise_value
 
-TOKEN_DIGITS = 8  # hex digits of a pseudonym: among 10,000 values two are alike with probability 1 %
-NUMBERS = ("PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", "US_BANK_NUMBER", "US_NPI", "IP_ADDRESS")
+TOKEN_DIGITS = 12  # hex digits of a pseudonym: among a million values two are alike with probability 0.2 %
+LEAST_KEY = 16  # characters of the secret; one of fewer is found by trying
+MOST_DRAWS = 100  # of a surrogate that is to differ from the value; where none does, the type stands there
 PLACES = ("LOCATION", "STREET_ADDRESS")
+NAMED = ("PERSON", "ORGANIZATION", "NRP", *PLACES)
 LONGEST_SHIFT_DAYS = 180
 KEPT_WORDS = regex.compile(
     r"(?:street|st|avenue|ave|road|rd|lane|ln|drive|dr|court|ct|boulevard|blvd|way|place|pl|terrace|square|crescent|"
     r"close|apt|unit|suite|ste|inc|ltd|llc|gmbh|hospital|clinic|university|bank|the|of|and|de|la|van|von)\.?",
     regex.IGNORECASE,
 )
-A_TITLE = regex.compile(rf"(?:{TITLES})\.?", regex.IGNORECASE)
+LETTERS = {
+    "Cyrillic": "абвгдежзийклмнопрстуфхцчшщъыьэюя",
+    "Greek": "αβγδεζηθικλμνξοπρστυφχψω",
+    "Hebrew": "אבגדהוזחטיכלמנסעפצקרשת",
+    "Arabic": "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
+    "Han": "".join(map(chr, range(0x4E00, 0x9FA6))),
+    "Hiragana": "".join(map(chr, range(0x3041, 0x3097))),
+    "Katakana": "".join(map(chr, range(0x30A1, 0x30FB))),
+    "Hangul": "".join(map(chr, range(0xAC00, 0xD7A4))),
+    "Latin": "abcdefghijklmnopqrstuvwxyz",
+}
+"""Script → the letters that stand for its letters."""
+_OF_SCRIPTS = "".join(rf"\p{{{script}}}" for script in LETTERS)
+NO_LETTERS_FOR = regex.compile(rf"[\p{{M}}\p{{Nl}}\p{{No}}]|[\p{{L}}--[{_OF_SCRIPTS}ー]]", regex.VERSION1)
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 MONTH_NAMES = [
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -38,9 +55,23 @@ MONTH_NAMES = [
 ]  # fmt: skip
 
 
+_MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" for name in MONTH_NAMES) + "|sept"
+DATE_FORM = rf"(?:\P{{L}}|\b(?:{_MONTH}|of)\b|(?<=\d)(?:st|nd|rd|th)\b)*"
+FORMS = {
+    "CREDIT_CARD": r"\P{L}*",
+    "US_NPI": r"\P{L}*",
+    "US_SSN": r"\P{L}*",
+    "PHONE_NUMBER": r"\P{L}*(?:(?:x|ext|extn|extension)\P{L}*)?",
+    "IBAN_CODE": r"[A-Z]{2}[ .-]*[0-9]{2}[0-9A-Z .-]+",
+    "DATE_OF_BIRTH": DATE_FORM,
+    "DATE_TIME": DATE_FORM,
+}
+"""Of values of which the digits alone change: a finding that lies over another one may hold a name."""
+
+
 def read_key(fingerprint: str, environment: Mapping[str, str]) -> bytes | None:
     """The key of pseudonyms, derived from PEDIGREE_KEY; None for `public`. Raises InputError where the environment does
-    not hold the secret with that fingerprint."""
+    not hold the secret with that fingerprint, or a short one."""
     if fingerprint == "public":
         return None
     secret = environment.get("PEDIGREE_KEY", "").encode()
@@ -50,22 +81,17 @@ def read_key(fingerprint: str, environment: Mapping[str, str]) -> bytes | None:
             f"params.yaml, scrub.key_fingerprint asks for the key {fingerprint}, PEDIGREE_KEY holds {found}; set the "
             "right key in the environment, or the new fingerprint, in quotes: every stand-in then changes"
         )
+    if len(secret) < LEAST_KEY:
+        raise InputError(
+            f"PEDIGREE_KEY has {len(secret)} characters, stand-ins need one of at least {LEAST_KEY}: a shorter one is "
+            "found by trying; make one with `openssl rand -hex 32` and put its fingerprint into scrub.key_fingerprint"
+        )
     return hmac.new(secret, b"scrub", hashlib.sha256).digest()
 
 
 @cache
 def listed(name: str) -> tuple[str, ...]:
     return tuple(sorted(word for word in load_list(name) if word.isalpha() and len(word) > 2))
-
-
-def normalise_value(entity: str, text: str) -> str:
-    """The form in which two spellings of one value are equal."""
-    if entity == "PERSON":
-        text = regex.sub(rf"^(?:(?:{TITLES})\.?\s+)+", "", text.strip(), flags=regex.IGNORECASE)
-        return fold(" ".join(text.replace(".", " ").split()))
-    if entity in NUMBERS:
-        return re.sub(r"[^0-9a-z:]", "", text.lower())
-    return " ".join(text.lower().split())
 
 
 class Draws:
@@ -86,10 +112,20 @@ def pseudonym(key: bytes, entity: str, text: str) -> str:
 
 
 def surrogate(key: bytes, entity: str, text: str) -> str:
-    """A made-up value of the same form."""
-    draws = Draws(key, entity, normalise_value(entity, text))
-    if entity in ("PERSON", "ORGANIZATION", "NRP", *PLACES):
-        return regex.sub(r"[\p{L}\p{M}]+\.?|\d+", lambda part: _word(key, entity, part[0]), text)
+    """A made-up value of the same form, another one than `text`; <ENTITY> where there is none."""
+    same = normalise_value(entity, text)
+    draws = Draws(key, entity, same)
+    for _ in range(MOST_DRAWS):
+        new = _draw(key, draws, entity, text)
+        if new is not None and normalise_value(entity, new) != same:
+            return new
+    return f"<{entity}>"
+
+
+def _draw(key: bytes, draws: Draws, entity: str, text: str) -> str | None:
+    """A value of the form of `text`, which may be its own; None for none."""
+    if entity in FORMS and not regex.fullmatch(FORMS[entity], text, regex.IGNORECASE):
+        return None
     match entity:
         case "EMAIL_ADDRESS":
             first, family = listed("first"), listed("family")
@@ -104,82 +140,84 @@ def surrogate(key: bytes, entity: str, text: str) -> str:
             return f"{('192.0.2', '198.51.100', '203.0.113')[draws.below(3)]}.{draws.below(256)}"
         case "DATE_OF_BIRTH" | "DATE_TIME":
             days = 1 + Draws(key, "shift").below(2 * LONGEST_SHIFT_DAYS) - LONGEST_SHIFT_DAYS
-            return shift_date(text, timedelta(days=days or LONGEST_SHIFT_DAYS)) or f"<{entity}>"
+            return shift_date(plain_digits(text), timedelta(days=days or LONGEST_SHIFT_DAYS))
         case "CREDIT_CARD":
-            return _with_digits(text, _complete(_digits(draws, text, keep=1), ""))
+            return _with_digits(text, close_luhn(_digits(draws, text, keep=1)))
         case "US_NPI":
-            return _with_digits(text, _complete(_digits(draws, text, keep=1), "80840"))
-        case "US_SSN":
-            return _with_digits(text, "9" + _digits(draws, text)[1:])  # never given out with a 9
-        case "PHONE_NUMBER":
+            return _with_digits(text, close_luhn(_digits(draws, text, keep=1), "80840"))
+        case "US_SSN":  # never given out with a 9; of the other numbers of tax payers with a 9 none goes on with 0
             digits = _digits(draws, text)
-            if len(digits) in (10, 11):  # 555-0100 to 555-0199 are nobody's in North America
-                digits = digits[:-7] + "55501" + digits[-2:]
-            return _with_digits(text, digits)
+            return _with_digits(text, f"9{digits[1:3]}0{digits[4:]}")
+        case "PHONE_NUMBER":
+            return _phone(draws, text)
         case "IBAN_CODE":
             return _iban(draws, text)
+    text = unicodedata.normalize("NFC", text)
+    if NO_LETTERS_FOR.search(text):
+        return None
+    if entity in NAMED:
+        begin = TITLES_BEFORE.match(text).end() if entity == "PERSON" else 0
+        return text[:begin] + regex.sub(r"\p{L}+\.?|\d+", lambda part: _word(key, entity, part[0]), text[begin:])
     return "".join(_same_kind(draws, character) for character in text)
 
 
 def _same_kind(draws: Draws, character: str) -> str:
-    if character.isdigit():
+    """Another digit for a digit, another letter of the same script for a letter."""
+    if character.isdecimal():
         return str(draws.below(10))
-    if not character.isalpha():
-        return character
-    letter = _letter(draws, character)
-    return letter.upper() if character.isupper() else letter
-
-
-def _letter(draws: Draws, character: str) -> str:
-    """Another letter of the same script."""
-    for first, last in (
-        ("а", "я"),
-        ("α", "ω"),
-        ("א", "ת"),
-        ("ا", "ي"),
-        ("一", "鿿"),
-        ("ぁ", "ゖ"),
-        ("ァ", "ヺ"),
-        ("가", "힣"),
-    ):
-        if first <= character.lower() <= last:
-            letters = [code for code in range(ord(first), ord(last) + 1) if chr(code).isalpha()]
-            return chr(letters[draws.below(len(letters))])
-    return chr(ord("a") + draws.below(26))
+    for script, letters in LETTERS.items():
+        if regex.match(rf"(?=\p{{L}})\p{{{script}}}", character):
+            letter = letters[draws.below(len(letters))]
+            return letter.upper() if character.isupper() else letter
+    return character
 
 
 def _word(key: bytes, entity: str, word: str) -> str:
     """Another word for a word of a name or a place, the same wherever the word stands; digits for a number."""
-    if (A_TITLE if entity == "PERSON" else KEPT_WORDS).fullmatch(word):
+    if entity != "PERSON" and KEPT_WORDS.fullmatch(word):
         return word
-    if word.isdigit():
-        draws = Draws(key, "number", word)
-        return str(1 + draws.below(9)) + _digits(draws, word[1:])
-    folded = fold(word.rstrip("."))
-    draws = Draws(key, "word", folded)
-    if not folded.isascii() or len(folded) == 1:
-        return "".join(_same_kind(draws, character) for character in word)
-    group = "places" if entity == "LOCATION" else "first" if folded in load_list("first") else "family"
-    names = listed(group)
-    new = names[draws.below(len(names))]
+    own = plain_digits(word) if word.isdecimal() else unicodedata.normalize("NFC", fold(word.rstrip(".")))
+    draws, new = Draws(key, "word", own), own
+    while new == own:
+        if own.isdecimal():
+            new = str(1 + draws.below(9)) + _digits(draws, own[1:])
+        elif not own.isascii() or len(own) == 1:
+            new = "".join(_same_kind(draws, letter) for letter in own)
+        else:
+            group = "places" if entity == "LOCATION" else "first" if own in load_list("first") else "family"
+            new = listed(group)[draws.below(len(listed(group)))]
     return new.upper() if word.isupper() else new.capitalize() if word[0].isupper() else new
+
+
+def _phone(draws: Draws, text: str) -> str | None:
+    """The same country and layout. In North America 555-0100 to 555-0199 are nobody's where the area code is no one of
+    services; elsewhere no national number begins with 0, and libphonenumber is asked whether this may be one."""
+    phone, digits = read_phone(text), re.sub(r"\D", "", plain_digits(text))
+    main = digits.removesuffix(phone.extension) if phone else ""
+    if phone is None or len(phone.national) < 7 or not main.endswith(phone.national):
+        return None
+    area = "".join(str(draws.below(10)) for _ in phone.national[:-7])
+    if area and phone.country == 1:
+        area = str(2 + int(area[0]) % 8) + area[1:]
+        if area[-2:-1] == area[-1]:  # 800, 888, 411
+            return None
+    elif area:
+        area = "0" + area[1:]
+    before = main[: len(main) - len(phone.national)]
+    new = _with_digits(text, f"{before}{area}55501{draws.below(100):02d}{'0' * len(phone.extension)}")
+    made = read_phone(new)
+    return None if made is None or made.country != phone.country or (made.valid and made.country != 1) else new
 
 
 def _digits(draws: Draws, text: str, keep: int = 0) -> str:
     """As many digits as `text` has, the first `keep` its own."""
-    own = [character for character in text if character.isdigit()]
-    return "".join(own[:keep]) + "".join(str(draws.below(10)) for _ in own[keep:])
+    own = re.sub(r"\D", "", plain_digits(text))
+    return own[:keep] + "".join(str(draws.below(10)) for _ in own[keep:])
 
 
 def _with_digits(text: str, digits: str) -> str:
     left = iter(digits)
-    return "".join(next(left) if character.isdigit() else character for character in text)
-
-
-def _complete(digits: str, before: str) -> str:
-    """`digits` with the last one as check digit (Luhn, ISO/IEC 7812-1) of `before` and the others."""
-    doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(before + digits[:-1]))]
-    return digits[:-1] + str(-sum(value // 10 + value % 10 for value in doubled) % 10)
+    return "".join(next(left) if character.isdecimal() else character for character in text)
 
 
 def _iban(draws: Draws, text: str) -> str:

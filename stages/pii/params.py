@@ -16,8 +16,8 @@ class Scrub(Params):
     language: Annotated[str, Field(pattern="^[a-z]{2}$")]
     """Of the texts, two letters; context words and lists of names are made for `en`."""
     entities: Annotated[dict[str, Action], Field(min_length=1)]
-    """An entity of Presidio's or of ours → replace (<TYPE>), pseudonym (<TYPE_7f3a9c21>, the same for the same value),
-    surrogate (a made-up value of the same form), mask (****) or keep (count only)."""
+    """An entity of Presidio's or of ours → replace (<TYPE>), pseudonym (<TYPE_7f3a9c21b04e>, the same for the same
+    value), surrogate (a made-up value of the same form), mask (****) or keep (count only)."""
     locales: list[Annotated[str, Field(pattern="^[a-z]{2}$")]]
     """Countries, two letters, whose identifiers NATIONAL_ID stands for."""
     threshold: Share
@@ -27,14 +27,16 @@ class Scrub(Params):
     folder), transformers:NAME or gliner:NAME (a folder, or in the hub's cache)."""
     key_fingerprint: Annotated[str, Field(pattern=r"^(public|[0-9a-f]{12})$")]
     """`public`: no key, no pseudonyms and surrogates; else the fingerprint of the secret in the environment variable
-    PEDIGREE_KEY: the first 12 hex digits of its sha256, in quotes."""
+    PEDIGREE_KEY, of 16 characters at least: the first 12 hex digits of its sha256, in quotes."""
     allow: list[Annotated[str, Field(pattern=r"\S")]]
     """Public facts that stay, in any case of letters; of a person's full name also `Dr. FAMILY NAME` and the
     family name after other titles of staff."""
     deny: list[Annotated[str, Field(pattern=r"\S")]]
-    """What must go wherever it stands, in any case of letters: a text (then of type OTHER) or `ENTITY: text`."""
+    """What must go wherever it stands, in every spelling that looks the same: a text (then of type OTHER) or
+    `ENTITY: text`."""
     deny_file: str | None
-    """More of the same, one a line, in a file outside git: what must go is personal data. null: none."""
+    """More of the same, one a line, in a file outside git: what must go is personal data. Lines that begin with # are
+    comments; before an entry that does stands a backslash. null: none."""
     deny_fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{12}$")] | None
     """First 12 hex digits of the sha256 of deny_file, in quotes: so a changed file reruns scrub, and nobody runs
     without it unawares. `pedigree review` writes it."""

@@ -8,11 +8,12 @@ from presidio_analyzer import EntityRecognizer, Pattern, PatternRecognizer, Reco
 from presidio_analyzer.nlp_engine import NlpArtifacts
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
+from stages.pii.identifiers import IN_CONTEXT, dates_of_birth, labelled_ids, labelled_ssns, medical_records
 from stages.pii.names import ENTITY, find_names
-from stages.pii.phones import find_phones
+from stages.pii.numbers import is_luhn
 from stages.pii.secrets import secrets
 
-WRITTEN, LABELLED, IN_CONTEXT = 0.6, 0.85, 0.2  # scores; a context word before the finding adds 0.35 (Presidio)
+WRITTEN = 0.6  # score; those of identifiers.py beside it
 PHONE_DIGITS = 7  # of the national number; shorter ones are years and codes (in Germany 1640 is a valid number)
 PHONE_WORDS = [
     "phone", "telephone", "tel", "cell", "cellphone", "mobile", "landline", "pager", "fax", "call", "dial", "ring",
@@ -20,29 +21,6 @@ PHONE_WORDS = [
 ]  # fmt: skip
 NOT_A_DATE_OR_ZIP = r"(?!(?:(?:19|20)\d{2}-\d{2}-\d{2}|\d{5}-\d{4})(?!\d))"
 CARD_WORDS = ["card", "credit", "debit", "visa", "mastercard", "amex", "maestro", "discover", "diners", "jcb", "cc"]
-BIRTH_WORDS = ["born", "birth", "birthday", "birthdate", "birthdays", "dob"]
-RECORD_WORDS = ["mrn", "patient", "chart", "record"]
-
-_MONTH = (
-    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
-    r"Nov(?:ember)?|Dec(?:ember)?)\.?"
-)
-_YEAR = r"(?:19|20)\d{2}"
-DATE = (
-    rf"(?<![\w/.-])(?:\d{{1,2}}(?P<mark>[/.-])\d{{1,2}}(?P=mark)(?:{_YEAR}|\d{{2}})|{_YEAR}(?P<dash>[/.-])\d{{1,2}}(?P=dash)\d{{1,2}}"
-    rf"|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? {_YEAR}|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},? {_YEAR})(?![\w/-])"
-)
-_RECORD_LABEL = (
-    r"\b(?:MRN|(?:medical|health|hospital|patient) record(?: (?:number|no|id))?|(?:patient|chart|hospital)['’]?s? "
-    r"?(?:id|number|no|identifier))\b[.:#=]*(?: (?:is|was)\b:?)?\s*[#:]?\s*"
-)
-_ID_LABEL = (
-    r"\b(?:(?:account|acct|policy|member(?:ship)?|claim|customer|client|case|employee|student|passport|visa|insurance|"
-    r"subscriber|group|license|licence|permit|registration|badge|tax|national|identity|identification|id|reference|"
-    r"prescription|rx|authorization|referral|enrollment|user)(?: card)? ?(?:number|no|id|num|#|code)|passport|medicare|"
-    r"medicaid)\b[.:#=]*(?: (?:is|was)\b:?)?\s{0,2}[#:]?\s{0,2}"
-)
-
 
 STREET = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Court|Ct|Boulevard|Blvd|Way|Place|Pl|Terrace|Square|Crescent|"
@@ -55,17 +33,6 @@ class PhoneNumbers(PhoneRecognizer):
 
     least_digits = PHONE_DIGITS
     most_tries = sys.maxsize
-
-    def analyze(
-        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None
-    ) -> list[RecognizerResult]:
-        found = {
-            (phone.start, phone.end)
-            for phone in find_phones(text, tuple(self.supported_regions), self.leniency or 0, self.most_tries)
-            if phone.national_digits >= self.least_digits
-        }
-        results = [RecognizerResult("PHONE_NUMBER", start, end, self.SCORE) for start, end in found]
-        return EntityRecognizer.remove_duplicates(results)
 
 
 class ListedNames(EntityRecognizer):
@@ -95,21 +62,22 @@ def written_phones(language: str) -> PatternRecognizer:
             ),
             # 555-0133; where the second part does not begin with 0, it may be a range of numbers.
             Pattern("local", r"(?<![\w.-])[2-9]\d{2}-0\d{3}(?![\w-])", WRITTEN),
+            # 020 7946 0123, 07700 900456, 01 99 00 12 34: a nought first, then the groups of a country at home.
+            Pattern(
+                "national",
+                r"(?<![\w.,-])(?<!\d )0(?:\d{2} \d{4} \d{4}|\d{3} \d{3} \d{4}|\d{4} \d{5,6}|[1-9](?: \d\d){4})"
+                r"(?![\w%-]|[.,]\d| \d)",
+                WRITTEN,
+            ),
             Pattern("international", r"(?<!\w)\+\d(?:[-. ()]{0,3}\d){6,14}(?!\w)", WRITTEN),
             Pattern(
                 "digits",
-                NOT_A_DATE_OR_ZIP + r"(?<![\w.,$€£+-])\(?\d(?:[-. ()/]{0,3}\d){6,14}(?![\w%]|[.,]\d)",
+                NOT_A_DATE_OR_ZIP + r"(?<![\w.,$€£+-])(?<!<<)\(?\d(?:[-. ()/]{0,3}\d){6,14}(?![\w%]|[.,]\d| ?= ?[$<])",
                 IN_CONTEXT,
             ),
         ],
         context=PHONE_WORDS,
     )
-
-
-def is_luhn(digits: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1)."""
-    doubled = (int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits)))
-    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
 class NetworkCards(PatternRecognizer):
@@ -149,47 +117,22 @@ def ibans(language: str) -> IbanRecognizer:
     return IbanRecognizer(supported_language=language, regex_flags=flags)
 
 
-def medical_records(language: str) -> PatternRecognizer:
-    r"""MRN 00482913, patient ID: JS-20417. `\K` leaves the label outside."""
+def intranet_emails(language: str) -> PatternRecognizer:
+    """ward7@clinic.local: Presidio knows the domains of the public internet alone. The names are those kept for
+    private networks and for examples (RFC 2606, RFC 6761, RFC 6762 appendix G)."""
     return PatternRecognizer(
-        "MEDICAL_RECORD",
-        name="MedicalRecords",
-        supported_language=language,
-        patterns=[
-            Pattern("labelled", rf"{_RECORD_LABEL}\K[A-Z]{{0,5}}[-/ ]?\d{{4,12}}(?:[-/]\d{{1,6}})*+(?!\w)", LABELLED),
-            Pattern("lettered", r"(?<![\w-])[A-Z]{2,4}-\d{5,8}(?![\w-])", IN_CONTEXT),
-        ],
-        context=RECORD_WORDS,
-    )
-
-
-def labelled_ids(language: str) -> PatternRecognizer:
-    """Policy number HX-209915, account no. 0021-4455: whatever is called somebody's number or ID."""
-    return PatternRecognizer(
-        "ID_NUMBER",
-        name="LabelledIds",
+        "EMAIL_ADDRESS",
+        name="IntranetEmails",
         supported_language=language,
         patterns=[
             Pattern(
-                "labelled",
-                rf"{_ID_LABEL}\K(?=[\w/-]*\d{{3}})[A-Z0-9]{{1,12}}(?:[-/][A-Z0-9]{{1,12}}){{0,4}}+(?!\w)",
-                LABELLED,
+                "intranet",
+                r"(?<![\w.+-])\w[\w.!#$%&'*+/=?^`{|}~-]{0,63}@(?:[\w-]{1,63}\.){0,8}"
+                r"(?:localhost|localdomain|(?<=\.)(?:local|internal|intranet|private|corp|home|lan|test|example|invalid))"
+                r"(?![\w-]|\.\w)",
+                WRITTEN,
             )
         ],
-    )
-
-
-def dates_of_birth(language: str) -> PatternRecognizer:
-    """A full date after a word of birth."""
-    return PatternRecognizer(
-        "DATE_OF_BIRTH",
-        name="DatesOfBirth",
-        supported_language=language,
-        patterns=[
-            Pattern("labelled", rf"\bD\.? ?O\.? ?B\b\.?[:=]?\s*\K{DATE}", LABELLED),
-            Pattern("date", DATE, IN_CONTEXT),
-        ],
-        context=BIRTH_WORDS,
     )
 
 
@@ -216,14 +159,16 @@ def listed_names(language: str) -> ListedNames:
 
 
 OURS: dict[str, Callable[[str], list[EntityRecognizer]]] = {
+    "EMAIL_ADDRESS": lambda language: [intranet_emails(language)],
     "PHONE_NUMBER": lambda language: [PhoneNumbers(supported_language=language), written_phones(language)],
     "CREDIT_CARD": lambda language: [network_cards(language), written_cards(language)],
     "IBAN_CODE": lambda language: [ibans(language)],
-    "MEDICAL_RECORD": lambda language: [medical_records(language)],
-    "ID_NUMBER": lambda language: [labelled_ids(language)],
+    "US_SSN": labelled_ssns,
+    "MEDICAL_RECORD": medical_records,
+    "ID_NUMBER": labelled_ids,
     "SECRET": secrets,
-    "DATE_OF_BIRTH": lambda language: [dates_of_birth(language)],
+    "DATE_OF_BIRTH": dates_of_birth,
     "STREET_ADDRESS": lambda language: [street_addresses(language)],
 }
 """Entity → our recognisers of it in a language."""
-BESIDE_STOCK = ("CREDIT_CARD",)  # entities whose recognisers of Presidio's look too
+BESIDE_STOCK = ("CREDIT_CARD", "EMAIL_ADDRESS", "US_SSN")  # entities whose recognisers of Presidio's look too

@@ -1,9 +1,9 @@
 """Presidio's search for telephone numbers, the same spans in a fraction of the time.
 
 Presidio walks through a text once for each of its eight regions, and libphonenumber parses every run of digits each
-time. Here a text is walked through once for all regions, and each run of digits is judged once, however often it
-occurs: the judgement, by libphonenumber's own PhoneNumberMatcher, depends on nothing but the run, the kind of the
-character before it and after it, and whether minutes follow.
+time. Here a text is walked through once for all regions, passing over digits that stand alone and are too few, and each
+run of digits is judged once, however often it occurs: the judgement, by libphonenumber's own PhoneNumberMatcher,
+depends on nothing but the run, the kind of the character before it and after it, and whether minutes follow.
 """
 
 import re
@@ -19,13 +19,16 @@ from phonenumbers import (
     PhoneNumberMatcher,
     national_significant_number,
 )
-from phonenumbers.phonenumbermatcher import _LEAD_PATTERN, _PATTERN, _TIME_STAMPS_SUFFIX
-from phonenumbers.phonenumberutil import _SECOND_NUMBER_START_PATTERN
+from phonenumbers.phonenumbermatcher import _LEAD_CLASS, _LEAD_PATTERN, _PATTERN, _TIME_STAMPS_SUFFIX
+from phonenumbers.phonenumberutil import _SECOND_NUMBER_START_PATTERN, _VALID_PUNCTUATION
 
 MOST_TRIES = 65_535  # runs that are no number after which PhoneNumberMatcher gives up on a text
 MEMORY = 100_000  # runs that are remembered
 PLAIN = re.compile(r"[\d\s()\[\]./-]+")  # no plus, no extension, no letters that may stand for digits
+NO_DIGITS, DIGITS = re.compile(r"[\s()\[\]./-]+"), re.compile(r"\d+")
 LETTER, OTHER, MINUTES = "a", " ", ":00"
+LEAST_ABROAD = 4  # digits of a call abroad without a plus: its prefix, a country's code, two digits of a number
+LEAD_WIDTH = 10  # characters that _PATTERN takes before the first digit: twice a bracket or plus and four signs
 TYPES = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
     "voicemail",
@@ -70,6 +73,8 @@ class Plan(NamedTuple):
     """How calls abroad begin."""
     national: re.Pattern[str]
     """Every valid national number of the regions with the same country code, and more."""
+    least_digits: int
+    """Of a valid national number, as written."""
 
 
 @cache
@@ -84,12 +89,44 @@ def plan_of(region: str) -> Plan:
     }
     types = [getattr(one, kind) for one in neighbours for kind in TYPES]
     patterns = sorted({one.national_number_pattern for one in types if one and one.national_number_pattern})
+    added = max((sum(map(str.isdecimal, rule)) for _, rule in prefixes), default=0)
     return Plan(
         str(code),
         tuple((re.compile(prefix), rule) for prefix, rule in sorted(prefixes)),
         re.compile(metadata.international_prefix or "(?!)"),
         re.compile("|".join(patterns)),
+        min(length - added for one in neighbours for length in one.general_desc.possible_length),
     )
+
+
+@cache
+def written_in(regions: tuple[str, ...]) -> tuple[re.Pattern[str], tuple[Plan, ...]]:
+    """What the digits of every number fit, but for regions where something takes the place of a prefix; and these."""
+    plans = [plan_of(region) for region in regions]
+    others = tuple(plan for plan in plans if any(rule for _, rule in plan.prefixes))
+    ways = {f"(?:{plan.abroad.pattern}).*" for plan in plans}
+    for plan in plans:
+        if plan not in others:
+            prefixes = "|".join(prefix.pattern for prefix, _ in plan.prefixes)
+            ways.add(f"(?:{plan.code})?(?:{prefixes}){{0,2}}(?:{plan.national.pattern})")
+    return re.compile("|".join(sorted(ways))), others
+
+
+@cache
+def promising(regions: tuple[str, ...]) -> re.Pattern[str]:
+    """Fits wherever a run begins whose judgement may be anything but "one try, no number": digits that are enough for a
+    number, or beside other digits, behind a bracket or plus, or before what may be an extension."""
+    least = max(1, min(LEAST_ABROAD, *(plan_of(region).least_digits for region in regions)))
+    signs = f"[{_VALID_PUNCTUATION}]"
+    led = "|".join(rf"(?<={_LEAD_CLASS}{signs}{{{width}}}\d)" for width in range(5))
+    extension = r"[ \xa0\t,-]*(?:[;exｅｘaiｉд#＃~～]|\d)"
+    return re.compile(rf"\d(?:{led}|\d*+(?:(?<=\d{{{least}}})|{signs}{{1,4}}\d|{extension}))", re.IGNORECASE)
+
+
+def prepare(regions: tuple[str, ...]) -> None:
+    """Make what find_phones needs for `regions`, once a process: expressions of several thousand characters."""
+    promising(regions)
+    written_in(regions)
 
 
 def may_be_number(plain: str, plan: Plan) -> bool:
@@ -114,7 +151,14 @@ def verify(before: str, candidate: str, after: str, regions: tuple[str, ...], le
     if leniency >= Leniency.VALID and (after == LETTER or (before == LETTER and not _LEAD_PATTERN.match(candidate))):
         return ()
     if leniency >= Leniency.VALID and PLAIN.fullmatch(candidate):
-        plain = "".join(str(unicodedata.digit(character)) for character in candidate if character.isdecimal())
+        plain = NO_DIGITS.sub("", candidate)
+        if not plain.isascii():
+            plain = "".join(str(unicodedata.digit(character)) for character in plain)
+        written, others = written_in(regions)
+        if not written.fullmatch(plain) and not any(
+            len(plain) >= plan.least_digits and may_be_number(plain, plan) for plan in others
+        ):
+            return ()
     found = [0] * len(regions)
     for place, region in enumerate(regions):
         if not plain or may_be_number(plain, plan_of(region)):
@@ -147,6 +191,9 @@ class Matcher(PhoneNumberMatcher):
 @lru_cache(MEMORY)
 def judge(before: str, run: str, after: str, regions: tuple[str, ...], leniency: int) -> Judgement:
     """What PhoneNumberMatcher finds first in `run`, which stands between `before` and `after`."""
+    if run.isdecimal():  # nothing inside to try
+        digits = verify(before, run, OTHER if after == MINUTES else after, regions, leniency)
+        return Judgement(tuple(Phone(0, len(run), count) if count else None for count in digits), 1)
     matcher = Matcher(before + run + after, regions, leniency)
     matcher._extract_match(run, len(before))
     shift = len(before)
@@ -161,13 +208,19 @@ def find_phones(text: str, regions: tuple[str, ...], leniency: int, most_tries: 
     """The matches of PhoneNumberMatcher in all regions, each as often as regions have it. Raises TooManyTriesError
     where `most_tries` may be reached."""
     tries = 0
+    hopeful = promising(regions) if leniency >= Leniency.VALID else DIGITS
     waiting: dict[int, tuple[int, ...]] = {0: tuple(range(len(regions)))}  # where to search on → for which regions
     while waiting:
         index = min(waiting)
         here = waiting.pop(index)
-        match = _PATTERN.search(text, index)
-        if match is None:
+        hope = hopeful.search(text, index)
+        if len(text) >= most_tries:
+            tries += len(DIGITS.findall(text, index, hope.start() if hope else len(text)))
+        if hope is None:
             continue
+        first = hope.start()
+        lead = _LEAD_PATTERN.search(text, max(index, first - LEAD_WIDTH), first)
+        match: Any = _PATTERN.search(text, lead.start() if lead else first)  # a digit alone is a match
         start, run = match.start(), match[0]
         if second := _SECOND_NUMBER_START_PATTERN.search(run):
             run = run[: second.start()]

@@ -8,13 +8,15 @@ told to keep and what is public is not counted.
 
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
+from itertools import accumulate
 from typing import NamedTuple
 
 Span = tuple[int, int]
 LEAST_BITS = 3.0  # of entropy a character: words have 2.5 to 3, keys in base64 4 to 5, in hex 3 to 4
 KINDS = {
-    "at_sign": re.compile(r"[^\s@<>()]+@[^\s@<>()]+"),
+    "at_sign": re.compile(r"(?<![^\s@<>()])[^\s@<>()]{1,256}@[^\s@<>()]{1,256}"),
     "digits": re.compile(r"(?<![\w.])\+?\(?\d(?:[ ().\-/]{0,2}\d){6,}(?!\w)"),
     "long_code": re.compile(r"(?<![\w/.=&?%-])[A-Za-z0-9_/+=-]{20,}"),
     "titled_name": re.compile(r"\b(?:Mr|Mrs|Ms|Mx|Dr|Prof|Miss|Sir|Madam)\b\.? [A-Z][\w'’-]+(?: [A-Z][\w'’-]+)?"),
@@ -50,6 +52,8 @@ def is_code(word: str) -> bool:
 
 def find_residuals(text: str, known: list[Span]) -> list[Residual]:
     """What looks like personal data outside the spans `known`."""
+    spans = sorted(known)
+    starts, ends = [start for start, _ in spans], list(accumulate((end for _, end in spans), max))
     found = []
     for kind, expression in KINDS.items():
         if kind == "at_sign" and "@" not in text:
@@ -58,7 +62,8 @@ def find_residuals(text: str, known: list[Span]) -> list[Residual]:
             start, end = match.span()
             if kind == "long_code" and not is_code(match[0]):
                 continue
-            if not any(first < end and start < last for first, last in known):
+            before = bisect_left(starts, end)  # spans that begin before the end of the match
+            if not before or ends[before - 1] <= start:
                 found.append(Residual(start, end, kind))
     return sorted(found)
 

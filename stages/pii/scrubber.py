@@ -2,7 +2,10 @@
 
 import json
 import os
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +13,8 @@ from stages.common.errors import InputError
 from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
+from stages.pii.escapes import read_escapes
+from stages.pii.labels import labelled_cells, read_label
 from stages.pii.operators import Operators, read_key
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
@@ -69,16 +74,36 @@ def read_deny(params: Scrub) -> list[str]:
             f"{path}: has the fingerprint {digest_text(text, 12)}, params.yaml, scrub.deny_fingerprint says "
             f"{params.deny_fingerprint}; get the right file, or write the new fingerprint, in quotes"
         )
-    return [*params.deny, *(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))]
+    return [*params.deny, *parse_deny(text)]
+
+
+def parse_deny(text: str) -> list[str]:
+    """The entries of a deny file: its lines but for those that begin with #. A first backslash is dropped, so that an
+    entry may begin with # too."""
+    lines = [line.strip() for line in text.splitlines()]
+    return [line.removeprefix("\\") for line in lines if line and not line.startswith("#")]
+
+
+@dataclass(frozen=True, repr=False)
+class Secrets:
+    """What the environment and deny_file hold, read where the stage runs: another machine has neither."""
+
+    key: bytes | None
+    deny: list[str]
+
+
+def read_secrets(params: Scrub, environment: Mapping[str, str] = os.environ) -> Secrets:
+    """Raises InputError."""
+    return Secrets(read_key(params.key_fingerprint, environment), read_deny(params))
 
 
 class Scrubber:
     """Replaces personal data in texts; each text is looked at once, however often it occurs."""
 
-    def __init__(self, params: Scrub, finder: Finder, environment: Any = os.environ) -> None:
-        self.entities, self.finder = params.entities, finder
-        self.allowed, self.denied = Allowed(params.allow), Denied(read_deny(params), params.entities)
-        self.operators = Operators(dict(params.entities), read_key(params.key_fingerprint, environment))
+    def __init__(self, params: Scrub, finder: Finder, secrets: Secrets | None = None) -> None:
+        self.entities, self.finder, secrets = params.entities, finder, secrets or read_secrets(params)
+        self.allowed, self.denied = Allowed(params.allow), Denied(secrets.deny, params.entities)
+        self.operators = Operators(dict(params.entities), secrets.key)
         self.done: dict[tuple[str, str], Scrubbed | str] = {}  # label, text → result, or what was raised
 
     def scrub(self, text: str, label: str = "") -> Scrubbed:
@@ -98,19 +123,20 @@ class Scrubber:
         return result
 
     def _scrub(self, text: str, label: str) -> Scrubbed:
-        before = f"{label.replace('_', ' ').strip()}: " if label else ""
-        found = [
-            finding._replace(start=max(0, finding.start - len(before)), end=finding.end - len(before))
-            for finding in self.finder.find(before + text)
-            if finding.end > len(before)
-        ]
-        found, denied = self.allowed.drop(found, text), self.denied.find(text)
+        found, denied = self._find(text, label), self.denied.find(text)
+        for cell in labelled_cells(text):
+            found += self._find(text[cell.start : cell.end], cell.label, cell.start)
+        for reading in read_escapes(text):
+            here = self._find(reading.text, label if reading.escapes[0].start == 0 else "")
+            found += [reading.locate(item) for item in here]
+            denied += [reading.locate(item) for item in self.denied.find(reading.text)]
+        found = self.allowed.drop(found, text)
         gone = [item for item in found if self.entities.get(item.entity) != "keep"] + denied
         replaced = merge_findings(gone, text)
         kept = [
             item
             for item in sorted(set(found) - set(gone))
-            if not any(other.start < item.end and item.start < other.end for other in replaced)
+            if not any(other.start < item.end for other in replaced[passed(item, replaced) :][:1])
         ]
         kept = merge_findings(kept, text)
         clean, spans = self.operators.replace(replaced, text)
@@ -118,6 +144,16 @@ class Scrubber:
         if residuals:
             residuals = [item for item in residuals if not self.allowed.covers(clean, item.start, item.end)]
         return Scrubbed(clean, replaced, kept, residuals)
+
+    def _find(self, text: str, label: str, start: int = 0) -> list[Finding]:
+        """What is found in `text` behind its label; `text` begins at `start` of another."""
+        before = f"{label}: " if label else ""
+        shift = start - len(before)
+        return [
+            finding._replace(start=max(start, finding.start + shift), end=finding.end + shift)
+            for finding in self.finder.find(before + text)
+            if finding.end + shift > start
+        ]
 
     def count(self, text: str, counts: Counts, label: str = "", place: str = "") -> str:
         """The scrubbed text; adds its findings to `counts`, with their `place` in the row where one is given."""
@@ -154,7 +190,7 @@ class Scrubber:
                     raise FailedTextError("personal data as a key")
                 called = isinstance(value.get("arguments"), dict)  # its name is a function's, which no label announces
                 return {
-                    key: self.scrub_value(entry, counts, "" if key == "name" and called else key)
+                    key: self.scrub_value(entry, counts, "" if key == "name" and called else read_label(key, label))
                     for key, entry in value.items()
                 }
             case list():
@@ -232,9 +268,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def spans_in(kept: Finding, replaced: list[Finding], spans: list[tuple[int, int]]) -> tuple[int, int]:
     """Where a finding that stays stands after the replacement of others."""
-    shift = sum(
-        (end - start) - (item.end - item.start)
-        for item, (start, end) in zip(replaced, spans, strict=True)
-        if item.end <= kept.start
-    )
+    before = passed(kept, replaced)
+    shift = spans[before - 1][1] - replaced[before - 1].end if before else 0
     return kept.start + shift, kept.end + shift
+
+
+def passed(item: Finding, replaced: list[Finding]) -> int:
+    """How many of `replaced` (in order, apart) end before `item`."""
+    return bisect_right(replaced, item.start, key=lambda other: other.end)

@@ -1,20 +1,22 @@
 """What every match of a regular expression must look like, read off its parsed form.
 
-Three facts let a pattern be asked of a few words instead of a whole text, with the same matches:
+These facts let a pattern be asked of a few words instead of a whole text, with the same matches:
 
 - `in_word`: it consumes no white space, and what it asserts around a match is the same at white space as at the end of
   a text. Then each match lies inside one word (a run without white space), and the words can be searched one by one,
   once for each distinct word: a scan from left to right starts afresh behind every match anyway.
-- `needs`: the groups of SIGNS of which every match holds a character each (a digit, a letter, an @, a quote ...).
-- `least_width`, `least_digits`: characters and digits that every match has at least.
+- `needs`: how many characters of each group of SIGNS every match holds at least (digits, letters, an @, a quote ...).
+- `least_width`: characters that every match has at least.
 - `between`: what a match may hold beside digits, where that is a handful of signs: then its digits stand in a row but
   for those signs.
+- `reach`: how many characters before or behind a match can decide whether it is one, at most.
 
 Python's own parser reads the expression (`re._parser`); the package `regex`, which Presidio runs, knows more than it.
 What the parser does not know has no shape, and is asked of whole texts.
 """
 
 import re
+import sys
 from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
@@ -24,6 +26,7 @@ import regex
 SPACES = [code for code in range(0x3001) if regex.fullmatch(r"\s", chr(code))]
 DIGIT, LETTER = "0", "a"  # stand for any decimal digit and any letter among SIGNS
 SIGNS = (DIGIT, LETTER, "@", ".", ":", "-", "/", ":-", "\"'")
+ONCE = (LETTER, "\"'")  # of these no more than one is counted
 REPEATS = (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT)
 
 
@@ -31,10 +34,10 @@ class Shape(NamedTuple):
     """See the module's docstring."""
 
     in_word: bool
-    needs: frozenset[str]
+    needs: tuple[int, ...]
     least_width: int
-    least_digits: int
     between: frozenset[str] | None
+    reach: int
 
 
 def shape_of(pattern: str, flags: int) -> Shape | None:
@@ -46,8 +49,8 @@ def shape_of(pattern: str, flags: int) -> Shape | None:
         return None
     if not _is_known(parsed):
         return None
-    needs = frozenset(sign for sign in SIGNS if _least(parsed, sign))
-    return Shape(_in_word(parsed), needs, int(parsed.getwidth()[0]), _least(parsed, DIGIT), _between(parsed))
+    needs = tuple(min(_least(parsed, sign), 1 if sign in ONCE else sys.maxsize) for sign in SIGNS)
+    return Shape(_in_word(parsed), needs, int(parsed.getwidth()[0]), _between(parsed), _reach(parsed))
 
 
 def _parts(argument: Any) -> list[Any]:
@@ -159,3 +162,14 @@ def _between(items: Any) -> frozenset[str] | None:
                     return None
                 signs |= inner
     return frozenset(signs) if not any(sign.isalpha() for sign in signs) else None
+
+
+def _reach(items: Any) -> int:
+    """How far all that is asserted looks, one assertion behind the other."""
+    total = 0
+    for what, argument in items:
+        parts = _parts(argument)
+        if what in (op.ASSERT, op.ASSERT_NOT):
+            total += sum(int(part.getwidth()[1]) for part in parts)
+        total += (what is op.AT) + sum(_reach(part) for part in parts)
+    return total

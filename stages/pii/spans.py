@@ -1,17 +1,13 @@
 """Findings in a text: which are public, how they overlap, what replaces them."""
 
+from bisect import bisect_right
 from collections.abc import Collection
+from itertools import accumulate
 
 import regex
 
 from stages.pii import Finding
-
-STAFF = (
-    "dr|doctor|prof|professor|nurse|nurse practitioner|counsell?or|pharmacist|physiotherapist|therapist|dietitian|"
-    "midwife|manager|officer|director|receptionist"
-)
-TITLES = f"{STAFF}|mr|mrs|ms|miss|mx"
-
+from stages.pii.spelling import STAFF, read_alike
 
 STREET = regex.compile(r"\b(?:street|st|avenue|road|rd|lane|drive|court|way|place|square|close)\.?$", regex.IGNORECASE)
 JOINED = ("PERSON", "LOCATION", "STREET_ADDRESS", "ORGANIZATION")  # of others two neighbours are two values
@@ -45,10 +41,12 @@ class Allowed:
         some = any(word in lowered for word in self.words)
         facts = list(self.facts.finditer(text, overlapped=True)) if some else []
         parts = {part for fact in facts for part in self.parts.get(" ".join(fact[0].lower().split()), ())}
+        starts = [fact.start() for fact in facts]
+        ends = [0, *accumulate((fact.end() for fact in facts), max)]  # the furthest of the facts that begin before
         return [
             found
             for found in findings
-            if not any(fact.start() <= found.start and found.end <= fact.end() for fact in facts)
+            if ends[bisect_right(starts, found.start)] < found.end
             and text[found.start : found.end].lower() not in parts
             and not self.has_number(text[found.start : found.end])
         ]
@@ -98,7 +96,8 @@ OTHER = "OTHER"
 
 
 class Denied:
-    """What must go wherever it stands, from `text` or `ENTITY: text` entries; `known` are the entities.
+    """What must go wherever it stands, from `text` or `ENTITY: text` entries, in any spelling that looks the same;
+    `known` are the entities.
 
     Before the colon of `NOVAK: 4471` stands no entity: the whole goes, and what is behind the colon, as OTHER.
     """
@@ -109,17 +108,21 @@ class Denied:
             label = regex.match(r"([A-Z][A-Z_]+): +(?=\S)", entry)
             entity = label[1] if label and label[1] in known else OTHER
             for text in {entry[label.end() :] if label else entry, entry if entity == OTHER else ""} - {""}:
-                self.entity_of[" ".join(text.lower().split())] = entity
+                self.entity_of[" ".join(read_alike(text)[0].split())] = entity
         texts = sorted(self.entity_of, key=lambda text: (-len(text), text))
         written = [r"\s+".join(regex.escape(word) for word in text.split()) for text in texts]
-        self.expression = regex.compile(
-            rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)", regex.IGNORECASE | regex.FULLCASE
-        )
+        self.expression = regex.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)" if texts else "(?!)")
 
     def find(self, text: str) -> list[Finding]:
         if not self.entity_of:
             return []
+        alike, places = read_alike(text)
         return [
-            Finding(found.start(), found.end(), self.entity_of.get(" ".join(found[0].lower().split()), OTHER), 1.0)
-            for found in self.expression.finditer(text, overlapped=True)
+            Finding(
+                places[found.start()][0] if places else found.start(),
+                places[found.end() - 1][1] if places else found.end(),
+                self.entity_of[" ".join(found[0].split())],
+                1.0,
+            )
+            for found in self.expression.finditer(alike, overlapped=True)
         ]

@@ -1,7 +1,9 @@
 """Scrub a batch of rows: what a worker process does."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
@@ -9,7 +11,7 @@ import polars as pl
 from stages.common.evalsets import ITEM_SCHEMA
 from stages.common.rows import CONVERSATIONS
 from stages.pii.params import Scrub
-from stages.pii.scrubber import FailedTextError, Scrubber
+from stages.pii.scrubber import FailedTextError, Finder, Scrubber, Secrets
 
 FOUND_SCHEMA: dict[str, Any] = {
     "failed": pl.String,  # what was raised, null where the row is scrubbed
@@ -20,19 +22,22 @@ FOUND_SCHEMA: dict[str, Any] = {
 }
 
 
-def build_scrubber(params: Scrub) -> Scrubber:
+def build_scrubber(params: Scrub, secrets: Secrets | None = None) -> Scrubber:
     """The scrubber of params.yaml, with its cache where there can be one. Raises InputError."""
     from stages.pii.analyser import Analyser
     from stages.pii.cache import Cache, fingerprint_of
 
     analyser = Analyser(params.language, list(params.entities), params.threshold, params.names, params.locales)
-    fingerprint = fingerprint_of(params)
-    return Scrubber(params, analyser if fingerprint is None else Cache(analyser, fingerprint))
+    finder: Finder = analyser
+    if fingerprint := fingerprint_of(params):
+        with suppress(OSError, sqlite3.Error):  # a folder that cannot be written: the cache only saves time
+            finder = Cache(analyser, fingerprint)
+    return Scrubber(params, finder, secrets)
 
 
-def make_worker(values: dict[str, Any]) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def make_worker(values: dict[str, Any], secrets: Secrets | None = None) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """What scrubs a batch of rows, or of evaluation items; `values` are the block `scrub`. Called once a process."""
-    scrubber = build_scrubber(Scrub.model_validate(values))
+    scrubber = build_scrubber(Scrub.model_validate(values), secrets)
 
     def work(batch: pl.DataFrame) -> pl.DataFrame:
         done = scrub_batch(batch, scrubber) if "row_id" in batch.columns else scrub_items(batch, scrubber)

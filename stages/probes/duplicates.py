@@ -19,7 +19,7 @@ from stages.common.probes import CAUGHT, STAYS, Probes, make_probe, make_table
 from stages.common.rows import CONVERSATIONS, text_of_row
 from stages.probes.edits import CHANGES, COURTESIES, FILLERS, FUNCTION_WORDS, HARMLESS, NORMALISED
 from stages.probes.leaks import split_words
-from stages.probes.similarity import BELOW, EXACT, NEAR, SWAPPED, jaccard, tokens_of
+from stages.probes.similarity import BELOW, EXACT, NEAR, SWAPPED, jaccard, ngrams_of, tokens_of
 
 NGRAM = 3  # words; what dedup finds is measured anew in its own n-grams
 LEVELS = {f"{NEAR}_95": (0.95, 1.0), f"{NEAR}_90": (0.9, 0.95), f"{NEAR}_85": (0.85, 0.9), f"{NEAR}_80": (0.8, 0.85)}
@@ -27,7 +27,8 @@ BELOW_LEVEL = (0.5, 0.7)
 DECOY_LEVEL = (0.8, 1.0)  # a change that alters more than this would stay without anyone looking at it
 CANDIDATES = 60  # rows looked at for each probe of a type: not every row has a number or is long enough
 LONG, TOO_LONG = 40, 1500  # words; of 40 words one can change at a similarity of 0.85
-STEPS = 60  # edits tried on one row
+STEPS = 60  # edits tried on one row: 22 ms
+PATIENCE = 10  # rows tried in vain for each probe of a level before the level is given up
 LEAST_WORDS = 12  # of a message that is edited, where the row has one: of a shorter one an edit changes all
 MARK = "\0"  # between the texts of a row
 
@@ -45,11 +46,11 @@ def choose_rows(rows: pl.LazyFrame, number: int, seed: int) -> pl.DataFrame:
     each = -(-number // max(every["source"].n_unique(), 1))
     turned = every.with_columns(turn=pl.int_range(pl.len()).over("source"))
     taken = turned.filter(pl.col("turn") < each).sort("turn", "source").select("row_id")
-    found = rows.filter(pl.col("row_id").is_in(taken["row_id"].implode())).collect()
-    chosen = taken.join(found, on="row_id", maintain_order="left")
-    return chosen.with_columns(words=text_of_row().str.count_matches(r"\w+")).filter(
-        pl.col("words").is_between(1, TOO_LONG)
+    counted = rows.filter(pl.col("row_id").is_in(taken["row_id"].implode())).with_columns(
+        words=text_of_row().str.count_matches(r"\w+")
     )
+    found = counted.filter(pl.col("words").is_between(1, TOO_LONG)).collect()
+    return taken.join(found, on="row_id", maintain_order="left", how="inner")
 
 
 def places_of(row: Row) -> list[tuple[str, int]]:
@@ -59,6 +60,7 @@ def places_of(row: Row) -> list[tuple[str, int]]:
         for column in CONVERSATIONS
         for index, each in enumerate(row[column] or [])
         if each["role"] != "tool" and (each["content"] or "").strip() and each["content"].lstrip()[0] not in "{["
+        if MARK not in each["content"]
     ]
 
 
@@ -115,7 +117,8 @@ def blur(low: float, high: float) -> Build:
     def build(row: Row, random: Random) -> tuple[Row, float] | None:
         places, original = places_of(row), parts_of(row)
         texts = texts_at(row, places)
-        if not texts:
+        grams = sum(len(ngrams_of(tokens, NGRAM)) for tokens in tokens_of(original))
+        if not texts or grams < low * (grams + 1):  # one n-gram more is the least that an edit changes
             return None
         untouched = frozenset(word for text in texts for word in split_words(text))
         words = [len(text.split()) for text in texts]
@@ -183,11 +186,13 @@ def plant_duplicates(rows: pl.LazyFrame, params: Probes) -> pl.DataFrame:
         order = long_first if prefers_long else spread
         fresh = [row for row in order if row["row_id"] not in used]
         probes[kind] = []
+        in_vain = 0
         for row in chain(fresh, [row for row in order if row["row_id"] in used]):
-            if len(probes[kind]) == number:
+            if len(probes[kind]) == number or in_vain == PATIENCE * number:
                 break
             built = build(row, Random(f"{params.seed} {kind} {row['row_id']}"))
             slips = words_of(parts_of(built[0])) - words if built else set()
+            in_vain = in_vain + (kind in LEVELS or kind == BELOW) if not built else 0
             if built and not slips & misspelt:
                 used.add(row["row_id"])
                 misspelt |= slips

@@ -291,9 +291,7 @@ IDENTIFIERS: dict[str, Make] = {
     "ABA_ROUTING_NUMBER": make_routing,
     "UK_NHS": make_nhs,
     "UK_NINO": make_nino,
-    "CA_SIN": lambda random: in_groups(
-        close_luhn(random.choice("124567") + digits(random, 7)), (3,), random.choice(" -")
-    ),
+    "CA_SIN": make_sin,
     "AU_TFN": make_mod_11((1, 4, 3, 7, 5, 8, 6, 9, 10), (3,)),
     "DE_TAX_ID": make_tax_id,
     "ES_NIF": make_nif,

@@ -56,15 +56,20 @@ SYNONYMS = {
 }  # fmt: skip
 
 
+def cut_options(question: str) -> tuple[str, str]:
+    """A question up to its list of options (a line that begins with "A."), and that list; empty where it has none."""
+    options = OPTIONS.search(question)
+    place = options.start() if options else len(question)
+    return question[:place], question[place:]
+
+
 def strip_question(question: str) -> str:
     """The question without its list of options and the words that frame it.
 
     >>> strip_question("Question: Where is it?\\nA. here\\nB. there\\nAnswer:")
     'Where is it?'
     """
-    options = OPTIONS.search(question)
-    body = question[: options.start()] if options else question
-    return FRAME.sub("", body).strip()
+    return FRAME.sub("", cut_options(question)[0]).strip()
 
 
 def split_words(text: str) -> list[str]:

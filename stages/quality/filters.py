@@ -4,7 +4,7 @@ Judged is what a model would learn to write: the assistant's messages of an sft 
 reply of an unpaired row. A row that breaks several rules has the first one as its reason:
 
 - empty: a reply is nothing but signs of replaced personal data; echo: the last reply repeats what was asked;
-- too_short, too_long: words of all replies (characters in scripts without spaces);
+- too_short, too_long: words of all replies (characters in scripts without spaces); with a tool call none is too short;
 - language: the replies are in none of `languages`, by py3langid's naive Bayes model (Lui and Baldwin 2011), which
   comes with the package; what it is less sure of than `language_probability` stays, as short replies do;
 - repetition: the rules of Gopher (Rae et al. 2021, table A1) for replies instead of documents: lines of LINE_CHARACTERS
@@ -55,7 +55,7 @@ class Filters(Params):
     echoes: bool
     """Leave out replies that are empty once personal data was replaced, and replies that repeat what was asked."""
     min_reply_words: PositiveInt | None
-    """Fewest words of a row's replies in all (characters in scripts without spaces)."""
+    """Fewest words of a row's replies in all (characters in scripts without spaces), if none of them calls a tool."""
     max_reply_words: PositiveInt | None
     """Most words of a row's replies in all."""
     languages: Annotated[list[Annotated[str, Field(pattern="^[a-z]{2,3}$")]], Field(min_length=1)] | None
@@ -73,18 +73,16 @@ class Filters(Params):
 
 
 def read_replies(rows: pl.DataFrame) -> pl.DataFrame:
-    """row_id, kind, replies (list), text (all), last, asked (the user's last message), judged (it is to be good)."""
+    """row_id, kind, replies (list), calls (a reply calls a tool), text (all replies), last, asked (the user's last
+    message), judged (it is to be good)."""
     of_role = pl.element().struct.field("role")
     content = pl.element().struct.field("content")
-    said = (
-        pl.when(pl.col("kind") == "sft")
-        .then(pl.col("messages"))
-        .otherwise(pl.col("chosen"))
-        .list.eval(content.filter((of_role == "assistant") & content.is_not_null()).str.strip_chars())
-    )
+    learned = pl.when(pl.col("kind") == "sft").then(pl.col("messages")).otherwise(pl.col("chosen"))
+    said = learned.list.eval(content.filter((of_role == "assistant") & content.is_not_null()).str.strip_chars())
+    calls = learned.list.eval(pl.element().struct.field("tool_calls").is_not_null()).list.any()
     asked = pl.col("messages").list.eval(content.filter(of_role == "user")).list.last().fill_null("")
     return rows.select(
-        "row_id", "kind", replies=said, asked=asked, judged=pl.col("label").fill_null(True)
+        "row_id", "kind", replies=said, calls=calls, asked=asked, judged=pl.col("label").fill_null(True)
     ).with_columns(text=pl.col("replies").list.join("\n"), last=pl.col("replies").list.last().fill_null(""))
 
 
@@ -151,7 +149,7 @@ def list_rules(params: Filters) -> list[tuple[str, pl.Expr, pl.Expr]]:
         rules += [("empty", judged & empty.list.any(), none), ("echo", judged & pl.col("echo"), none)]
     words = pl.format("words={}", "words")
     if params.min_reply_words:
-        rules.append(("too_short", pl.col("words") < params.min_reply_words, words))
+        rules.append(("too_short", ~pl.col("calls") & (pl.col("words") < params.min_reply_words), words))
     if params.max_reply_words:
         rules.append(("too_long", pl.col("words") > params.max_reply_words, words))
     if params.languages:

@@ -110,7 +110,7 @@ zealand zurich los angeles
 
 
 def fold(name: str) -> str:
-    """Lower case without accents, as stages/pii/names.py folds a word before it looks it up."""
+    """Lower case without accents, as stages/pii/spelling.py does; no part of Pedigree is installed here."""
     table: dict[str, str | int | None] = {
         "ø": "o",
         "ł": "l",

@@ -2,11 +2,11 @@
 
 FILE is a CoNLL file or a JSON list of {full_text, spans}; `medquad:FILE` counts what is found per 1,000 words in the
 documents that no training saw; `templates` is text out of templates that no training saw; with `accounts:` before a
-CoNLL file the labelled names of accounts (@name) count too, which the model leaves. A found span is right where it
-overlaps a labelled one of its type (`recall`, `precision`); `exact_recall` asks for equal ends, `touched` for a span
-of any type, `whole` for one found span of the type that covers the labelled one. With --write the figures go into
-scores.json beside this file, which says of each set what it is, whether the model was trained on it and whether its
-errors were read; all its sets must then be given.
+CoNLL file the names of accounts (@name) count too, else neither those labelled nor those found do. A found span is
+right where it overlaps a labelled one of its type (`recall`, `precision`); `exact_recall` asks for equal ends,
+`touched` for a span of any type, `whole` for one found span of the type that covers the labelled one. With --write the
+figures go into scores.json beside this file, which says of each set what it is, whether the model was trained on it
+and whether its errors were read; all its sets must then be given.
 """
 
 import argparse
@@ -73,8 +73,13 @@ def evaluate(path: str, find: Find) -> dict[str, Any]:
         return count_per_1000_words((text for _, text in read_medquad(Path(path.removeprefix("medquad:")), True)), find)
     if path.startswith("accounts:"):
         return score_spans(read_conll(Path(path.removeprefix("accounts:")), accounts=True), find)
-    read = read_labelled_json if path.endswith(".json") else read_conll
-    return score_spans(read(Path(path)), find)
+    if path.endswith(".json"):
+        return score_spans(read_labelled_json(Path(path)), find)
+    return score_spans(read_conll(Path(path)), lambda text: leave_accounts(find(text), text))
+
+
+def leave_accounts(findings: list[Finding], text: str) -> list[Finding]:
+    return [found for found in findings if text[found.start - 1 : found.start] != "@"]
 
 
 def digest_of_model() -> str:

@@ -6,18 +6,17 @@ places, common words by frequency.
 """
 
 import lzma
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from stages.pii.ner.text import Token
+from stages.pii.spelling import fold
 
 LEXICON = Path(__file__).parent / "lexicon.txt.xz"
 KEPT_WORDS = 100_000  # words whose features are kept; about 150 MB when full of different words
 WORD_BANDS = ((500, "4"), (3000, "3"), (12000, "2"), (10**9, "1"))  # ranks of common words
-_PLAIN = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "’": "'"})
 
 
 class Known(NamedTuple):
@@ -31,14 +30,6 @@ class Known(NamedTuple):
     second_next: list[str]
     previous: list[str]
     second_previous: list[str]
-
-
-def fold(word: str) -> str:
-    """Lower case without accents."""
-    plain = word.lower().translate(_PLAIN)
-    if plain.isascii():
-        return plain
-    return "".join(sign for sign in unicodedata.normalize("NFD", plain) if not unicodedata.combining(sign))
 
 
 def shape_of(word: str) -> str:

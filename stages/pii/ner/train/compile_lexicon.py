@@ -17,8 +17,9 @@ from pathlib import Path
 
 import regex
 
-from stages.pii.ner.features import LEXICON, fold
+from stages.pii.ner.features import LEXICON
 from stages.pii.ner.train.corpora import read_conll, read_medquad
+from stages.pii.spelling import fold
 
 LISTS = Path(__file__).parents[2] / "lists"
 MOST_WORDS, SEEN_LOWER = 60_000, 3  # words kept; how often a word must stand in small letters

@@ -1,10 +1,11 @@
 """Train the model: templates and openly licensed text → ../model.crfsuite.xz.
 
     python -m stages.pii.ner.train.train --medquad medquad.jsonl \\
-        --conll wnut17train.conll a.conll b.conll e.conll g.conll h.conll wikigold.conll
+        --conll wnut17train.conll wnut17train.conll a.conll b.conll e.conll g.conll h.conll wikigold.conll
 
 A linear-chain CRF (Lafferty et al. 2001; python-crfsuite) by L-BFGS with an L1 and an L2 penalty: nothing random is
-left in it, so that equal text gives equal bytes. ../NOTICE names the texts given for the model that is shipped.
+left in it, so that equal text gives equal bytes. ../NOTICE names the texts given for the model that is shipped; what is
+given twice weighs double (rare names in loose writing are what the model misses most).
 """
 
 import argparse
@@ -17,12 +18,13 @@ from tempfile import TemporaryDirectory
 import pycrfsuite
 import regex
 
-from stages.pii.ner.features import Lexicon, features_of, fold, read_lists
+from stages.pii.ner.features import Lexicon, features_of, read_lists
 from stages.pii.ner.tagger import LABELS, MODEL
 from stages.pii.ner.text import Token, pieces_of, tokens_of
 from stages.pii.ner.train.corpora import Labelled, read_conll, read_medquad
 from stages.pii.ner.train.generate import Generator
 from stages.pii.ner.train.values import FOLDER, read_sections
+from stages.pii.spelling import fold
 
 SEED = 11
 SENTENCES = {"templates": 26_000, "negatives": 9_000, "headings": 3_500, "medquad": 12_000}

@@ -42,6 +42,7 @@ class Values:
         names = set(lists["name_words"])
         # Not the thousand most frequent words: many of them are names that no list has (will, may, us).
         self.plain_words = [word for word in lists["word"][1000:15000] if word not in names]
+        self.rare_words = [word for word in lists["word"][15000:] if word not in names]
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
@@ -138,7 +139,8 @@ class Values:
 
     def corner(self) -> str:
         words = self.random.choice(("the corner of {} and {}", "the corner of {} and {}", "{} and {}", "{} & {}"))
-        return words.format(*((self.street if self.chance(0.45) else self.streetname)() for _ in range(2)))
+        first = self.who() if self.chance(0.12) else (self.street if self.chance(0.45) else self.streetname)()
+        return words.format(first, (self.street if self.chance(0.45) else self.streetname)())
 
     def address(self) -> str:
         """A street line with some of unit, town, state, postcode and country, on one line or several."""
@@ -188,6 +190,9 @@ class Values:
 
     def word(self) -> str:
         return self.draw(self.plain_words)
+
+    def rare(self) -> str:
+        return self.draw(self.rare_words)
 
     def acronym(self) -> str:
         return "".join(self.letter() for _ in range(self.random.randrange(2, 5)))
