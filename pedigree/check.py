@@ -30,7 +30,8 @@ BASE_COPIES = 6  # download, base, one merged or whole model a stage, quantized,
 
 
 def check_key(blocks: Blocks, report: Report) -> None:
-    """The secret behind the digests of subjects, and its fingerprint, which is what params.yaml holds."""
+    """The secret behind the digests of subjects, its fingerprint in params.yaml, and the exclusions made under it."""
+    from stages.common.exclusions import read_exclusions
     from stages.pool import read_subject_key
 
     secret = os.environ.get("PEDIGREE_KEY", "")
@@ -41,6 +42,7 @@ def check_key(blocks: Blocks, report: Report) -> None:
         report.facts.append(("subjects", "PEDIGREE_KEY is not set"))
     try:
         read_subject_key(blocks["pool"].subject_key, os.environ)
+        read_exclusions(blocks["pool"].subject_key)
     except InputError as error:
         report.mistakes += str(error).splitlines()
     if secret and blocks["pool"].subject_key == "public":

@@ -215,7 +215,7 @@ def render(report: dict[str, Any]) -> str:
     old = [copy for copy in report["cache"] if not copy["in_use"]]
     if report["cache"]:
         size = show_bytes(sum(copy["bytes"] for copy in report["cache"]))
-        held = f"{len(report['cache'])} objects hold rows of the request ({size}), {len(old)} of them unused by this version"
+        held = f"{len(report['cache'])} objects hold rows of the request ({size}), {len(old)} not used by this version"
         lines.append(f"- DVC's cache: {held}; --purge deletes those")
     for name, commits in report["raw_files_in_git"].items():
         lines.append(

@@ -21,7 +21,7 @@ BATCH_ROWS = 8
 
 @contextmanager
 def lay_out(snapshot: Snapshot, models: tuple[str, ...]) -> Iterator[Path]:
-    """A folder with models/<name> of a version, as links to DVC's cache. Raises InputError where one is not to be had."""
+    """A folder with models/<name> of a version, links to DVC's cache. Raises InputError where one is not to be had."""
     with tempfile.TemporaryDirectory(prefix="models-", dir=".pedigree") as place:
         for model in models:
             folder = Path(place) / "models" / model

@@ -1,11 +1,13 @@
 """Read every source into the one row schema.
 
-data/raw/sources → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
+data/raw/{sources,exclusions.jsonl} → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
-records_in = records_read + refused is checked. Files are read in batches, which become rows side by side and are
-written in order: memory holds some batches and about 110 bytes a row (docs/sources.md), however long the rows are.
+records_in = records_read + refused is checked. Rows on the exclusion list (data/raw/exclusions.jsonl, which
+`pedigree forget` writes) go no further, and the ledger names them. Files are read in batches, which become rows side by
+side and are written in order: memory holds some batches and about 110 bytes a row (docs/sources.md), however long the
+rows are.
 
 `row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
@@ -31,6 +33,7 @@ from stages.common.stage import run, say  # isort: skip
 from stages.common.batches import read_source
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
+from stages.common.exclusions import Exclusion, mark_excluded, read_exclusions
 from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
@@ -83,7 +86,15 @@ class Tally:
     records_read: int = 0
     rows: int = 0
     rows_with_subject: int = 0
+    excluded: int = 0
+    """Of these rows, those on the exclusion list."""
+    excluded_with_subject: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def without_subject(self) -> int:
+        """Rows that go on and are nobody's."""
+        return (self.rows - self.excluded) - (self.rows_with_subject - self.excluded_with_subject)
 
 
 class Occurrences:
@@ -157,6 +168,20 @@ def pool_source(
     check_tally(source, tally)
 
 
+def exclude(rows: pl.DataFrame, exclusions: list[Exclusion], tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows without those on the exclusion list, counted in `tally`, and a ledger line for each of these."""
+    requests = mark_excluded(rows, exclusions)
+    lines = [
+        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}"}
+        for row_id, request in zip(rows["row_id"], requests, strict=True)
+        if request is not None
+    ]
+    kept = rows.filter(requests.is_null())
+    tally.excluded += len(lines)
+    tally.excluded_with_subject += rows["subject"].count() - kept["subject"].count()
+    return kept, ledger_lines("pool", lines)
+
+
 def check_tally(source: Source, tally: Tally) -> None:
     if tally.records_in != tally.records_read + tally.reasons.total():
         counts = f"records_in {tally.records_in} != read {tally.records_read} + refused {tally.reasons.total()}"
@@ -184,14 +209,15 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
     records_in = sum(tally.records_in for tally in tallies)
     return {
         "rows_in": records_in,
-        "rows_out": sum(tally.rows for tally in tallies),
+        "rows_out": sum(tally.rows - tally.excluded for tally in tallies),
         "records_in": records_in,
         "records_read": sum(tally.records_read for tally in tallies),
         "refused": sum(tally.reasons.total() for tally in tallies),
-        "rows": {source.name: tally.rows for source, tally in named},
+        "excluded": sum(tally.excluded for tally in tallies),
+        "rows": {source.name: tally.rows - tally.excluded for source, tally in named},
         "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
         "subjects": subjects,
-        "subject_missing": sum(tally.rows - tally.rows_with_subject for source, tally in named if source.subject),
+        "subject_missing": sum(tally.without_subject for source, tally in named if source.subject),
         "subject_key": subject_key,
     }
 
@@ -202,7 +228,8 @@ def main() -> None:
     for source in sources:  # all of them, before the first is read
         check_source(source)
         check_place(source)
-    tallies = []
+    exclusions = read_exclusions(params.subject_key)
+    tallies, ledger = [], [ledger_lines("pool", [])]
     with (
         open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,
         open_table("data/pool/refused.parquet", REFUSED_SCHEMA) as write_refused,
@@ -210,11 +237,17 @@ def main() -> None:
         for source in sources:
             tallies.append(tally := Tally())
             for rows, refused in pool_source(source, key, engine, tally):
-                write_rows(rows)
+                kept, lines = exclude(rows, exclusions, tally)
+                write_rows(kept)
                 write_refused(refused)
+                ledger.append(lines)
             reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
-            say("pool", f"{source.name}: {tally.rows} rows, {tally.reasons.total()} refused{reasons}")
-    write_table("data/pool/ledger.parquet", ledger_lines("pool", []))
+            gone = f", {tally.excluded} excluded" if tally.excluded else ""
+            say(
+                "pool",
+                f"{source.name}: {tally.rows - tally.excluded} rows{gone}, {tally.reasons.total()} refused{reasons}",
+            )
+    write_table("data/pool/ledger.parquet", pl.concat(ledger))
     table = pl.scan_parquet("data/pool/rows.parquet")
     planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
     write_table("data/pool/probes.parquet", planted)

@@ -481,6 +481,7 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
         "records_in": 4,
         "records_read": 3,
         "refused": 1,
+        "excluded": 0,
         "rows": {"a": 2, "b": 1},
         "refused_by_source": {"a": 1, "b": 0},
         "subjects": 1,
@@ -507,6 +508,48 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
     before = Path("data/pool/rows.parquet").read_bytes()
     pool.main()
     assert Path("data/pool/rows.parquet").read_bytes() == before
+
+
+def exclude(**entry: str | None) -> None:
+    line = {"request": "r-1", "key": "public", "since": None} | entry
+    with Path("data/raw/exclusions.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def test_the_exclusion_list_takes_rows_subjects_and_sources_out() -> None:
+    people = [QA[0] | {"id": "p1"}, QA[1] | {"id": "p2"}, QA[0] | {"id": "p2"}, QA[1] | {"id": "p3"}]
+    write_lines("data/raw/sources/a.jsonl", people)
+    write_lines("data/raw/sources/b.jsonl", QA[:2])
+    entry = "{{name: {0}, path: data/raw/sources/{0}.jsonl, format: qa, licence: MIT, consent: public, share: 0.5{1}}}"
+    entries = f"  - {entry.format('a', ', subject: id')}\n  - {entry.format('b', '')}\n"
+    Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n{NO_PROBES}")
+    pool.main()
+    before = pl.read_parquet("data/pool/rows.parquet")
+    p2 = hmac.digest(b"pedigree", b"p2", "sha256").hex()[:16]
+    assert before.filter(subject=p2).height == 2
+    exclude(kind="subject", value=p2)
+    exclude(kind="source", value="b")
+    exclude(kind="row", value=before["row_id"][3])
+    pool.main()
+    rows, ledger = (pl.read_parquet(f"data/pool/{name}.parquet") for name in ("rows", "ledger"))
+    assert rows.equals(before[:1])
+    assert sorted(ledger["row_id"]) == sorted(before["row_id"][1:])
+    assert set(ledger.select("action", "reason", "detail").rows()) == {("drop", "excluded", "request=r-1")}
+    measured = json.loads(Path("metrics/pool.json").read_text())
+    assert (measured["records_read"], measured["rows_out"], measured["excluded"]) == (6, 1, 5)
+    assert (measured["rows"], measured["subjects"], measured["subject_missing"]) == ({"a": 1, "b": 0}, 1, 0)
+
+
+def test_an_exclusion_under_another_key_stops_pool() -> None:
+    write_lines("data/raw/sources/a.jsonl", QA[:2])
+    entry = "{name: a, path: data/raw/sources/a.jsonl, format: qa, licence: MIT, consent: public, share: 1.0}"
+    Path("params.yaml").write_text(f"sources:\n  - {entry}\npool:\n  subject_key: public\n{NO_PROBES}")
+    exclude(kind="row", value="0123456789abcdef", key="0123456789ab")
+    with pytest.raises(InputError, match=r"exclusions.jsonl, line 1: was written under the key 0123456789ab"):
+        pool.main()
+    Path("data/raw/exclusions.jsonl").write_text('{"row": "0123456789abcdef"}\n')
+    with pytest.raises(InputError, match=r"exclusions.jsonl, line 1: expected an object"):
+        pool.main()
 
 
 def test_a_mistake_in_the_last_source_shows_before_the_first_is_read() -> None:

@@ -46,7 +46,7 @@ def read_exclusions(key: str, path: Path = FILE) -> list[Exclusion]:
             raise InputError(f"{path}, line {number}: {expected}; `pedigree forget` writes such lines") from None
         if entry.kind != "source" and entry.key != key:
             raise InputError(
-                f"{path}, line {number}: was written under the key {entry.key}, params.yaml, pool.subject_key is {key}; "
+                f"{path}, line {number}: was written under the key {entry.key}, params.yaml has {key}; "
                 "ids under another key match nothing: set the old key, or make the request anew and delete the line"
             )
         found.append(entry)
@@ -61,6 +61,6 @@ def mark_excluded(rows: pl.DataFrame, exclusions: Iterable[Exclusion]) -> pl.Ser
         named = {entry.value: entry.request for entry in reversed(entries) if entry.kind == kind}
         if named:
             requests_of = pl.Series(list(named.values()), dtype=pl.String)
-            found = rows[column].replace_strict(list(named), requests_of, default=None, return_dtype=pl.String)
+            found = rows[column].replace_strict(list(named), requests_of, default=None)
             requests = rows.select(pl.coalesce(requests, found))[:, 0]
     return requests.alias("request")
