@@ -51,8 +51,7 @@ def check_key(blocks: Blocks, report: Report) -> None:
 
 def check_scrub(blocks: Blocks, report: Report) -> None:
     """The secret behind stand-ins and the file of what must go."""
-    from stages.pii.operators import read_key
-    from stages.pii.scrubber import read_deny
+    from stages.pii.given import read_deny, read_key
 
     params = blocks["scrub"]
     for read in (lambda: read_key(params.key_fingerprint, os.environ), lambda: read_deny(params)):

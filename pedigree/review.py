@@ -30,10 +30,10 @@ from stages.common.errors import InputError
 from stages.common.files import digest_files, digest_text, write_text
 from stages.common.params import PARAMS_FILE, load
 from stages.common.rows import read_rows
+from stages.pii.given import parse_deny, read_deny
 from stages.pii.operators import TOKEN_DIGITS
 from stages.pii.params import Scrub
 from stages.pii.residual import find_residuals, mask_shape
-from stages.pii.scrubber import parse_deny, read_deny
 from stages.pii.spans import Allowed
 
 BEFORE, AFTER = Path("data/dedup"), Path("data/scrub")

@@ -28,8 +28,8 @@ from stages.common.ledger import check_balance, ledger_lines
 from stages.common.params import load, load_tasks
 from stages.common.probes import Probes, add_probes, judge_personal_data, read_probes, score, split_off
 from stages.common.rows import read_rows
+from stages.pii.given import read_secrets
 from stages.pii.params import Scrub
-from stages.pii.scrubber import read_secrets
 from stages.pii.worker import FOUND_SCHEMA, build_scrubber, make_worker
 from stages.probes.leaks import plant_leaks
 

@@ -27,11 +27,12 @@ from stages.pii import Finding
 from stages.pii.analyser import Analyser, countries
 from stages.pii.cache import Cache, fingerprint_of
 from stages.pii.escapes import read_escapes
+from stages.pii.given import parse_deny, read_key, read_secrets
 from stages.pii.numbers import is_luhn
-from stages.pii.operators import listed, pseudonym, read_key, shift_date, surrogate
+from stages.pii.operators import listed, pseudonym, shift_date, surrogate
 from stages.pii.params import Scrub
 from stages.pii.residual import entropy, find_residuals, mask_shape
-from stages.pii.scrubber import Scrubber, parse_deny, read_secrets
+from stages.pii.scrubber import Scrubber
 from stages.pii.spans import Allowed, Denied
 from stages.pii.spelling import normalise_value
 from stages.pii.worker import build_scrubber, make_worker, scrub_batch

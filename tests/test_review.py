@@ -14,8 +14,8 @@ from pedigree import review
 from pedigree.cli import main
 from stages.common.params import load
 from stages.common.rows import ROW_SCHEMA, message
+from stages.pii.given import read_deny
 from stages.pii.params import Scrub
-from stages.pii.scrubber import read_deny
 from stages.scrub import FINDINGS_SCHEMA
 
 PARAMS = """

@@ -10,21 +10,18 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
 from typing import NamedTuple
 
 import regex
 
-from stages.common.errors import InputError
 from stages.pii import Finding
 from stages.pii.names import load_list
 from stages.pii.numbers import close_luhn, plain_digits, read_phone
 from stages.pii.spelling import TITLES_BEFORE, fold, normalise_value
 
 TOKEN_DIGITS = 12  # hex digits of a pseudonym: among a million values two are alike with probability 0.2 %
-LEAST_KEY = 16  # characters of the secret; one of fewer is found by trying
 MOST_DRAWS = 100  # of a surrogate that is to differ from the value; where none does, the type stands there
 PLACES = ("LOCATION", "STREET_ADDRESS")
 NAMED = ("PERSON", "ORGANIZATION", "NRP", *PLACES)
@@ -67,26 +64,6 @@ FORMS = {
     "DATE_TIME": DATE_FORM,
 }
 """Of values of which the digits alone change: a finding that lies over another one may hold a name."""
-
-
-def read_key(fingerprint: str, environment: Mapping[str, str]) -> bytes | None:
-    """The key of pseudonyms, derived from PEDIGREE_KEY; None for `public`. Raises InputError where the environment does
-    not hold the secret with that fingerprint, or a short one."""
-    if fingerprint == "public":
-        return None
-    secret = environment.get("PEDIGREE_KEY", "").encode()
-    found = hashlib.sha256(secret).hexdigest()[:12] if secret else "nothing"
-    if found != fingerprint:
-        raise InputError(
-            f"params.yaml, scrub.key_fingerprint asks for the key {fingerprint}, PEDIGREE_KEY holds {found}; set the "
-            "right key in the environment, or the new fingerprint, in quotes: every stand-in then changes"
-        )
-    if len(secret) < LEAST_KEY:
-        raise InputError(
-            f"PEDIGREE_KEY has {len(secret)} characters, stand-ins need one of at least {LEAST_KEY}: a shorter one is "
-            "found by trying; make one with `openssl rand -hex 32` and put its fingerprint into scrub.key_fingerprint"
-        )
-    return hmac.new(secret, b"scrub", hashlib.sha256).digest()
 
 
 @cache

@@ -1,21 +1,16 @@
 """One row scrubbed: every text of its messages, tool calls and tools."""
 
 import json
-import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from stages.common.errors import InputError
-from stages.common.files import digest_text
 from stages.common.rows import CONVERSATIONS
 from stages.pii import Finding
 from stages.pii.escapes import read_escapes
+from stages.pii.given import Secrets, read_secrets
 from stages.pii.labels import labelled_cells, read_label
-from stages.pii.operators import Operators, read_key
+from stages.pii.operators import Operators
 from stages.pii.params import Scrub
 from stages.pii.residual import Residual, find_residuals
 from stages.pii.spans import Allowed, Denied, merge_findings
@@ -56,45 +51,6 @@ def no_counts() -> Counts:
 
 class FailedTextError(Exception):
     """A recogniser failed on a text; the message is the name of what it raised."""
-
-
-def read_deny(params: Scrub) -> list[str]:
-    """All entries of deny and deny_file. Raises InputError where the file is not the one that params.yaml knows."""
-    if params.deny_file is None:
-        return params.deny
-    path = Path(params.deny_file)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); params.yaml, scrub.deny_file names it"
-        ) from None
-    if digest_text(text, 12) != params.deny_fingerprint:
-        raise InputError(
-            f"{path}: has the fingerprint {digest_text(text, 12)}, params.yaml, scrub.deny_fingerprint says "
-            f"{params.deny_fingerprint}; get the right file, or write the new fingerprint, in quotes"
-        )
-    return [*params.deny, *parse_deny(text)]
-
-
-def parse_deny(text: str) -> list[str]:
-    """The entries of a deny file: its lines but for those that begin with #. A first backslash is dropped, so that an
-    entry may begin with # too."""
-    lines = [line.strip() for line in text.splitlines()]
-    return [line.removeprefix("\\") for line in lines if line and not line.startswith("#")]
-
-
-@dataclass(frozen=True, repr=False)
-class Secrets:
-    """What the environment and deny_file hold, read where the stage runs: another machine has neither."""
-
-    key: bytes | None
-    deny: list[str]
-
-
-def read_secrets(params: Scrub, environment: Mapping[str, str] = os.environ) -> Secrets:
-    """Raises InputError."""
-    return Secrets(read_key(params.key_fingerprint, environment), read_deny(params))
 
 
 class Scrubber:

@@ -10,8 +10,9 @@ import polars as pl
 
 from stages.common.evalsets import ITEM_SCHEMA
 from stages.common.rows import CONVERSATIONS
+from stages.pii.given import Secrets
 from stages.pii.params import Scrub
-from stages.pii.scrubber import FailedTextError, Finder, Scrubber, Secrets
+from stages.pii.scrubber import FailedTextError, Finder, Scrubber
 
 FOUND_SCHEMA: dict[str, Any] = {
     "failed": pl.String,  # what was raised, null where the row is scrubbed
