@@ -13,9 +13,9 @@ import scipy.sparse
 
 from stages.common.shingles import GRAM_BITS, Numbers, Positions, Ragged, map_in_threads
 
-SPARSITY = 16  # bits of a mask for each number of a mean set: 1 pair in 5 that passes the bound fails exactly
+SPARSITY = 12  # bits of a mask for each number of a mean set (rounded up to a power of 2)
 MASK_BYTES = 2**27  # of all masks: where texts are very long the bound is looser, never wrong
-MASKS = 2**10  # pairs whose masks are compared at a time
+MASKS = 2**12  # pairs whose masks are compared at a time: 2 MB of them, at 200 words a text
 PAIRS = 2**12  # compared at a time: their n-grams are copied
 
 
