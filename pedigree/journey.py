@@ -41,14 +41,32 @@ def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
     for name in TABLES:
         table = snapshot.scan(f"data/{name}.parquet")
         if table is not None:
-            return table.filter(wanted).select(ORIGIN).unique("row_id", maintain_order=True).collect()
+            rows = table.filter(wanted).select(ORIGIN).unique("row_id", maintain_order=True).collect()
+            return pl.concat([rows, find_excluded(snapshot, wanted)])
     away = f" ({', '.join(snapshot.out_of_reach)} cannot be fetched)" if snapshot.out_of_reach else "; run `dvc repro`"
     raise InputError(f"{snapshot.name} has no table of rows{away}")
 
 
+def find_excluded(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
+    """The same of rows that pool left out: their ids are all that is left of them."""
+    ledger = snapshot.scan("data/pool/ledger.parquet")
+    nothing = {"record": pl.Int64}
+    empty = pl.DataFrame(schema={name: nothing.get(name, pl.String) for name in ORIGIN})
+    if ledger is None:
+        return empty
+    missing = [pl.lit(None, nothing.get(name, pl.String)).alias(name) for name in ORIGIN[1:]]
+    return ledger.select("row_id", *missing).filter(wanted).collect()
+
+
 def follow(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """The events, EVENT_SCHEMA, of the rows `ids`, row by row in that order and stage by stage in the graph's."""
-    alive, events = ids.unique(maintain_order=True), [_events(ids, "pool", event=pl.lit("read"))]
+    excluded = _of(snapshot, "data/pool/ledger.parquet", ids)
+    alive = ids.unique(maintain_order=True)
+    if excluded is not None:
+        alive = alive.filter(~alive.is_in(excluded["row_id"].implode()))
+    events = [_events(alive, "pool", event=pl.lit("read"))]
+    if excluded is not None:
+        events.append(excluded.select("row_id", "stage", "reason", "other_id", "detail", event=pl.lit("dropped")))
     for stage in JUDGED:
         ledger = _of(snapshot, f"data/{stage}/ledger.parquet", alive)
         if ledger is None:

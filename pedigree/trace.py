@@ -151,6 +151,8 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
 def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],
                  carried: dict[str, list[str]]) -> str:  # fmt: skip
     """One row's journey as lines."""
+    if origin["file"] is None:
+        return f"row {origin['row_id']}\n  pool  {tell(events.row(0, named=True))}"
     place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
     subject = f", subject {origin['subject']}" if origin["subject"] else ""
     lines = [["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"]]
