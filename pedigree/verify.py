@@ -44,9 +44,13 @@ def digest_file(path: Path) -> str:
 
 
 def list_folder(path: Path) -> dict[str, str]:
-    """File → md5 of all files below a folder."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path).as_posix(): digest_file(file) for file in files}
+    """File → md5 of all files below a folder, but for what .dvcignore names."""
+    from dvc.fs import localfs
+    from dvc.repo import Repo
+
+    whole = path.resolve()
+    files = sorted(Path(name) for name in Repo(".").dvcignore.find(localfs, str(whole)))
+    return {file.relative_to(whole).as_posix(): digest_file(file) for file in files}
 
 
 def digest_folder(files: Mapping[str, str]) -> str:
