@@ -8,9 +8,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tiny import DVC, call
+from tiny import DVC, call, complain, tell
 
-from pedigree.cli import main
 from stages.common.exclusions import FILE
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm")
@@ -29,19 +28,6 @@ def clone(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 def inside(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(clone)
     return clone
-
-
-def tell(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    main(arguments)
-    return capsys.readouterr().out
-
-
-def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit):
-        main(arguments)
-    return capsys.readouterr().err
 
 
 def test_what_a_request_reaches_is_listed_and_nothing_written(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,10 @@ from typing import Any
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
-from tiny import DVC, call
+from tiny import DVC, call, complain, tell
 
-from pedigree.cli import main
 from pedigree.journey import follow
 from pedigree.snapshot import Snapshot
-
-PEDIGREE = [DVC[0], "-m", "pedigree"]
-COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qam")
 
 
 @pytest.fixture
@@ -35,20 +31,6 @@ def restored(inside: Path) -> Iterator[Path]:
     yield inside
     call(inside, "git", "reset", "-q", "--hard", head)
     call(inside, *DVC, "checkout", "--force")
-
-
-def tell(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    main(arguments)
-    return capsys.readouterr().out
-
-
-def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 1
-    return capsys.readouterr().err
 
 
 def trace_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:

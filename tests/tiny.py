@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from pedigree.cli import main
+
 ROOT = Path(__file__).parent.parent
 DVC = [sys.executable, "-m", "dvc"]
 LEFT_OUT = {".venv", ".git", ".dvc", ".pedigree", "models", "metrics", "reports", "dvc.lock"}
@@ -38,3 +42,19 @@ def copy_project(folder: Path) -> None:
     call(folder, sys.executable, "-m", "pedigree", "recipe", "use", "tiny")
     call(folder, "git", "add", "-A")
     call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "tiny")
+
+
+def tell(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a pedigree command prints."""
+    capsys.readouterr()
+    main(arguments)
+    return capsys.readouterr().out
+
+
+def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The errors with which a pedigree command ends."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    return capsys.readouterr().err
