@@ -7,8 +7,7 @@ files, parameters, packages and code. A metric can only differ because of the ro
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-Lock = Mapping[str, Any]
-"""`stages` of a dvc.lock: name → {cmd, deps, params, outs}."""
+from pedigree.lockfile import Lock, flatten, maker_of, makers, packages
 
 
 class Cause(NamedTuple):
@@ -20,38 +19,6 @@ class Cause(NamedTuple):
     name: str
     before: Any
     after: Any
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves with dotted names; entries of a list that have a `name` are known by it.
-
-    >>> dict(flatten({"a": {"b": 1}, "s": [{"name": "x", "share": 2}]}))
-    {'a.b': 1, 's.x.name': 'x', 's.x.share': 2}
-    """
-    named = isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value)
-    if isinstance(value, dict) or named:
-        items = value.items() if isinstance(value, dict) else ((item["name"], item) for item in value)
-        for key, item in items:
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
-
-
-def packages(block: Mapping[str, list[str]]) -> dict[str, str]:
-    """name → version of the requirements in the groups of pyproject.toml."""
-    parts = (line.partition("==") for lines in block.values() for line in lines)
-    return {name: version for name, _, version in parts}
-
-
-def makers(lock: Lock) -> dict[str, str]:
-    """Path of an output → the stage that writes it."""
-    return {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", ())}
-
-
-def maker_of(path: str, made: Mapping[str, str]) -> str | None:
-    """The stage that writes a file, or the folder that it lies in."""
-    parts = path.split("/")
-    return next((made[name] for end in range(len(parts), 0, -1) if (name := "/".join(parts[:end])) in made), None)
 
 
 def differences_of(stage: str, before: Lock, after: Lock, made: Mapping[str, str]) -> Iterator[Cause]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from pedigree.causes import Lock, flatten
+from pedigree.lockfile import Lock, flatten
 from stages.common.errors import InputError
 from stages.common.files import write_json
 
@@ -40,6 +40,7 @@ class Nearness(NamedTuple):
 
 def rerun(stage: str, lock: Lock) -> list[Nearness]:
     """Run one stage on its recorded inputs in a copy of its own. Raises InputError where it does not end well."""
+    Path(".pedigree").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rerun-", dir=".pedigree") as place:
         copy = Path(place)
         shutil.copytree("stages", copy / "stages", ignore=shutil.ignore_patterns("__pycache__"))
@@ -101,7 +102,8 @@ def measure_weights(here: Path, again: Path) -> float:
         ((one[name].double() - other[name].double()).pow(2).mean() / one[name].double().pow(2).mean().clamp(min=1e-30))
         for name in one
     ]
-    return float(max(shares, default=0.0) ** 0.5)
+    largest = max(map(float, shares), default=0.0)
+    return largest**0.5 if all(map(math.isfinite, map(float, shares))) else float("inf")
 
 
 def measure_json(here: Path, again: Path) -> float:
@@ -128,7 +130,10 @@ def largest_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> floa
     for key, value in one.items():
         if value == other[key] or key.rpartition(".")[2] in NAMES_BYTES:
             continue
-        if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in (value, other[key])):
+        pair = [value, other[key]]
+        if not all(
+            isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in pair
+        ):
             return float("inf")
         largest = max(largest, abs(value - other[key]) / max(abs(value), abs(other[key])))
     return largest

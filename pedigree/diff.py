@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from pedigree.causes import Lock, flatten, roots_before
+from pedigree.causes import roots_before
 from pedigree.layout import show_value, table
+from pedigree.lockfile import Lock, flatten
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table

@@ -1,12 +1,15 @@
 """Whether rows are gone: from the tables and models of the workspace, and what beside it still holds them.
 
-`prove` writes reports/forget_<request>.{md,json}. Absence is read off the tables themselves. The likelihood of the
-rows' text under the models before and after is evidence of another kind: a model that never saw a text may still find
-it likely, so the figures stand beside those of held-out rows, which neither model saw.
+`prove` writes reports/forget_<request>.{md,json}. Absence is read off the tables themselves, of a run that is whole:
+`dvc status` has nothing to do. The likelihood of the rows' text under the models before and after is evidence of
+another kind: a model that never saw a text may still find it likely, so the figures stand beside those of held-out
+rows, which neither model trained on.
 """
 
+import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,44 @@ import polars as pl
 from pedigree.forget import entries_of
 from pedigree.layout import show_bytes
 from pedigree.snapshot import Snapshot
+from pedigree.trace import check_whole
+from pedigree.verify import digest_file
 from stages.common.errors import InputError
 from stages.common.exclusions import Exclusion
-from stages.common.files import write_json, write_text
+from stages.common.files import read_json, write_json, write_text
 
 REPORTS = Path("reports")
 COLUMNS = ("row_id", "other_id", "target", "cluster")  # of tables: where a row's id may stand
 TABLES = ("data/*/*.parquet", "models/*/*.parquet")
+POOL, LEDGER = Path("data/pool/rows.parquet"), Path("data/pool/ledger.parquet")
+PLACE = ["source", "file", "record", "branch"]
 SCORED_ROWS = 64  # of a request, and as many held-out rows
-BESIDE = (".pedigree/checkpoints", ".pedigree/cache", ".pedigree/revisions", ".dvc/cache/runs", ".dvc/tmp/exps")
+BESIDE = (".pedigree/checkpoints", ".pedigree/cache", ".pedigree/revisions", ".dvc/tmp/exps")
+OF_BEFORE = (
+    "likelihood",
+    "records_in_raw_files",
+    "raw_files_in_git",
+    "at_the_same_place",
+)  # known from tables of before
+
+
+def run_dvc(*arguments: str) -> str:
+    """What a command of DVC prints. Raises InputError where it fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"dvc {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def check_current() -> None:
+    """Raises InputError where the outputs are not those of one whole run of what is here."""
+    waiting = json.loads(run_dvc("status", "--json"))
+    if waiting:
+        raise InputError(f"dvc status: {', '.join(waiting)} would run again, so nothing can be proved; run `dvc repro`")
+    snapshot = Snapshot(None)
+    for out in (out["path"] for stage in snapshot.lock.values() for out in stage["outs"]):
+        snapshot.find(out)
+    check_whole(snapshot)
 
 
 def ids_in(path: Path, ids: pl.Series) -> set[str]:
@@ -38,23 +70,18 @@ def ids_in(path: Path, ids: pl.Series) -> set[str]:
 def find_present(ids: pl.Series) -> dict[str, list[str]]:
     """Table of the workspace → ids that it still holds. Pool's own ledger, which says that they are excluded, may."""
     paths = sorted(path for pattern in TABLES for path in Path().glob(pattern))
-    found = {str(path): sorted(ids_in(path, ids)) for path in paths if str(path) != "data/pool/ledger.parquet"}
+    found = {str(path): sorted(ids_in(path, ids)) for path in paths if path != LEDGER}
     return {name: rows for name, rows in found.items() if rows}
 
 
-def find_unnamed(ids: pl.Series) -> list[str]:
-    """Ids that pool's ledger does not name as excluded: their records are no longer in the raw files."""
-    ledger = pl.read_parquet("data/pool/ledger.parquet").filter(reason="excluded")["row_id"]
-    return sorted(set(ids) - set(ledger))
-
-
 def former_rows(entries: Iterable[Exclusion]) -> tuple[Snapshot | None, pl.DataFrame]:
-    """The version that still held the rows, and them as pool had read them."""
+    """The version that still held the rows, None where it cannot be had, and them as pool had read them."""
     since = next((entry.since for entry in entries if entry.since), None)
-    if since is None:
-        return None, pl.DataFrame()
-    snapshot = Snapshot(since)
     ids = [entry.value for entry in entries if entry.kind == "row"]
+    try:
+        snapshot = Snapshot(since)
+    except InputError:  # the history was written anew since
+        return None, pl.DataFrame()
     scan = snapshot.scan("data/pool/rows.parquet")
     return snapshot, pl.DataFrame() if scan is None else scan.filter(pl.col("row_id").is_in(ids)).collect()
 
@@ -66,52 +93,67 @@ def find_equal_texts(rows: pl.DataFrame) -> list[str]:
 
     if not rows.height:
         return []
-    gone = normalise_texts(rows.select(text_of_row().alias("text"))["text"])
-    here = pl.read_parquet("data/pool/rows.parquet")
-    texts = normalise_texts(here.select(text_of_row().alias("text"))["text"])
+    gone = normalise_texts(rows.select(text_of_row().alias("text"))["text"].clone())
+    here = pl.read_parquet(POOL)
+    texts = normalise_texts(here.select(text_of_row().alias("text"))["text"].clone())
     return here.filter(texts.is_in(gone.implode()))["row_id"].to_list()
 
 
 def find_copies(ids: pl.Series) -> list[dict[str, Any]]:
-    """Objects of DVC's cache that hold a row: digest, bytes, rows, and whether dvc.lock still names it."""
+    """Objects of DVC's cache that hold a row: digest, bytes, rows, and whether dvc.lock still names it. Of a table that
+    training wrote also the model beside it."""
     from dvc.repo import Repo
 
     repo = Repo(".")
-    named = {obj.value for objs in repo.used_objs().values() for obj in objs}
-    found = []
+    used = {obj.value for objs in repo.used_objs().values() for obj in objs}
+    now = digest_file(LEDGER)  # names the rows as excluded, and nothing of them
+    found: dict[str, dict[str, Any]] = {}
+    folders = []
     for path in sorted(Path(repo.cache.local.path).glob("*/*")):
         digest = path.parent.name + path.name
+        if path.suffix == ".dir":
+            folders.append({entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())})
+            continue
         with path.open("rb") as file:
-            if file.read(4) != b"PAR1":
-                continue
-        held = ids_in(path, ids)
-        if held:
-            found.append({"md5": digest, "bytes": path.stat().st_size, "rows": len(held), "in_use": digest in named})
-    return found
+            is_table = file.read(4) == b"PAR1"
+        if is_table and digest != now and (held := ids_in(path, ids)):
+            found[digest] = {"what": "table", "bytes": path.stat().st_size, "rows": len(held), "in_use": digest in used}
+    for files in folders:
+        consumed = found.get(files.get("consumed.parquet", ""))
+        if consumed is None:
+            continue
+        for name, digest in files.items():
+            path = Path(repo.cache.local.oid_to_path(digest))
+            if name.endswith(".safetensors") and path.is_file():
+                about = {"what": "model", "bytes": path.stat().st_size, "rows": consumed["rows"]}
+                found[digest] = about | {"in_use": digest in used}
+    return [{"md5": digest} | about for digest, about in found.items()]
 
 
 def count_commits(paths: Iterable[str]) -> dict[str, int]:
-    """Raw file → commits that hold a version of it in git."""
+    """Raw file → commits that hold a version of it in git; files that git never had are left out."""
     counts = {}
     for path in sorted(set(paths)):
-        done = subprocess.run(
-            ["git", "log", "--all", "--format=%h", "--", path], capture_output=True, text=True, check=False
-        )
-        counts[path] = len(done.stdout.split())
+        command = ["git", "log", "--all", "--format=%h", "--", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.stdout.split():
+            counts[path] = len(done.stdout.split())
     return counts
 
 
 def list_beside() -> Iterator[tuple[str, int]]:
     """Folders that may hold rows or models of earlier runs, and their bytes."""
-    for name in BESIDE:
-        size = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
+    for path in places_beside():
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if size:
-            yield name, size
+            yield str(path), size
 
 
-def list_remotes() -> list[str]:
-    done = subprocess.run(["dvc", "remote", "list"], capture_output=True, text=True, check=False)
-    return [line.split()[0] for line in done.stdout.splitlines() if line.strip()]
+def places_beside() -> list[Path]:
+    from dvc.repo import Repo
+
+    runs = Path(Repo(".").cache.local.path).parent.parent / "runs"
+    return [*map(Path, BESIDE), runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs]
 
 
 def list_experiments() -> list[str]:
@@ -121,9 +163,10 @@ def list_experiments() -> list[str]:
 
 
 def measure_likelihood(before: Snapshot, ids: pl.Series) -> dict[str, dict[str, float]]:
-    """Mean negative log-likelihood of a supervised token, in nats, under the models before and after.
+    """Mean negative log-likelihood of a supervised token, in nats, under models/sft before and after.
 
-    Of the SFT rows of a request that trained the model before, as they were trained on, and of held-out rows.
+    Of the SFT rows of a request that trained the model before, as they were trained on, and of rows that were held out
+    then and trained no model since. Nothing where no such row trained it.
     """
     from pedigree.likelihood import score_rows
 
@@ -131,108 +174,146 @@ def measure_likelihood(before: Snapshot, ids: pl.Series) -> dict[str, dict[str, 
     if scan is None:
         return {}
     rows = scan.collect()
+    trained = pl.read_parquet("models/sft/consumed.parquet", columns=["row_id"])["row_id"]
     forgotten = rows.filter(pl.col("row_id").is_in(ids.implode()), split="train").unique("row_id", maintain_order=True)
-    heldout = rows.filter(~pl.col("row_id").is_in(ids.implode()), split="heldout")
-    if not forgotten.height:
+    outside = ~pl.col("row_id").is_in(pl.concat([ids, trained]).implode())
+    heldout = rows.filter(outside, split="heldout")
+    if not forgotten.height or not heldout.height:
         return {}
     groups = {"forgotten": forgotten.head(SCORED_ROWS), "heldout": heldout.head(SCORED_ROWS)}
     return {when: score_rows(snapshot, groups) for when, snapshot in (("before", before), ("after", Snapshot(None)))}
 
 
 def purge() -> list[str]:
-    """Delete what earlier runs left: unused objects of the cache, experiments, checkpoints and caches."""
+    """Delete what earlier runs left on this disk. Raises InputError where the cache serves other repositories too."""
+    from dvc.repo import Repo
+
+    cache = Path(Repo(".").cache.local.path).resolve()
+    if not cache.is_relative_to(Path.cwd()):
+        raise InputError(
+            f"--purge: DVC's cache {cache} lies outside this repository and may serve others; clean it by hand"
+        )
     done = []
     if list_experiments():
-        subprocess.run(["dvc", "exp", "remove", "--all-commits"], check=True, capture_output=True)
+        run_dvc("exp", "remove", "--all-commits")
         done.append("all experiments")
-    for name in BESIDE:
-        if Path(name).exists():
-            shutil.rmtree(name)
-            done.append(name)
-    subprocess.run(["dvc", "gc", "--workspace", "--force"], check=True, capture_output=True)
-    done.append("every object of the cache that the workspace does not use")
+    run_dvc("gc", "--workspace", "--force")
+    done.append("every object of the cache that the workspace does not use, those of all older versions and tags")
+    for path in places_beside():
+        if path.exists():
+            shutil.rmtree(path)
+            done.append(str(path))
     return done
 
 
-def prove(request: str, purging: bool) -> None:
-    """Write the report. Raises InputError where a row is still there."""
+def prove(request: str, purging: bool, keep_duplicates: bool) -> None:
+    """Write the report. Raises InputError where a row, or its very text, is still there."""
     entries = entries_of(request, Snapshot(None).read_params())
+    check_current()
     ids = pl.Series([entry.value for entry in entries if entry.kind == "row"], dtype=pl.String)
-    present = find_present(ids)
-    if present:
-        lines = [f"{name}: still holds {len(rows)} of the rows, {rows[0]} first" for name, rows in present.items()]
-        raise InputError("\n".join([*lines, "run `dvc repro`, then prove again"]))
     before, rows = former_rows(entries)
-    likelihood = measure_likelihood(before, ids) if before else {}
-    purged = purge() if purging else []
-    report = {
+    equal = find_equal_texts(rows)
+    faults = [
+        f"{name}: still holds {len(held)} of the rows, {held[0]} first" for name, held in find_present(ids).items()
+    ]
+    if equal and not keep_duplicates:
+        faults.append(f"data/pool: row {equal[0]} has the very text of a forgotten one; --keep-duplicates lets it stay")
+    if faults:
+        raise InputError("\n".join(faults))
+    path = REPORTS / f"forget_{request}.json"
+    report = build_report(request, entries, ids, before, rows) | {"equal_texts_that_stay": equal}
+    if path.is_file() and not rows.height:  # after a purge: what was known of before
+        earlier = read_json(path)
+        report |= {key: earlier[key] for key in OF_BEFORE if key in earlier}
+    if purging:
+        write_json(path, report)
+        report["purged"] = purge()
+    report |= {
+        "cache": find_copies(ids),
+        "beside": dict(list_beside()),
+        "experiments": list_experiments(),
+        "remotes": [line.split()[0] for line in run_dvc("remote", "list").splitlines() if line.strip()],
+    }
+    write_json(path, report)
+    write_text(REPORTS / f"forget_{request}.md", render(report))
+    print(render(report))
+
+
+def build_report(
+    request: str, entries: list[Exclusion], ids: pl.Series, before: Snapshot | None, rows: pl.DataFrame
+) -> dict[str, Any]:
+    """What the tables say, of now and of before."""
+    named = pl.read_parquet(LEDGER).filter(reason="excluded")["row_id"]
+    unmatched = sorted(set(ids) - set(named))
+    moved = rows.filter(pl.col("row_id").is_in(unmatched)) if rows.height else rows
+    here = pl.read_parquet(POOL, columns=["row_id", *PLACE])
+    same_place = here.join(moved, on=PLACE, nulls_equal=True)["row_id"].to_list() if moved.height else []
+    in_files = rows.filter(pl.col("row_id").is_in(named.implode())) if rows.height else rows
+    return {
         "request": request,
         "excluded": {kind: sum(entry.kind == kind for entry in entries) for kind in ("subject", "source", "row")},
         "tables_searched": len([path for pattern in TABLES for path in Path().glob(pattern)]),
-        "present": present,
-        "no_longer_in_raw_files": find_unnamed(ids),
-        "equal_texts_that_stay": find_equal_texts(rows),
-        "likelihood": likelihood,
-        "purged": purged,
-        "cache": find_copies(ids),
+        "tables_of_before": bool(rows.height),
+        "match_no_record": unmatched,
+        "at_the_same_place": same_place,
+        "likelihood": measure_likelihood(before, ids) if before and rows.height else {},
+        "records_in_raw_files": dict(in_files.group_by("file").len().sort("file").iter_rows()) if rows.height else {},
         "raw_files_in_git": count_commits(rows["file"]) if rows.height else {},
-        "beside": dict(list_beside()),
-        "experiments": list_experiments(),
-        "remotes": list_remotes(),
+        "purged": [],
     }
-    path = REPORTS / f"forget_{request}"
-    write_json(path.with_suffix(".json"), report)
-    write_text(path.with_suffix(".md"), render(report))
-    print(render(report))
 
 
 def render(report: dict[str, Any]) -> str:
     """The report for who signs it."""
-    counts = ", ".join(
-        f"{count} {kind}{'s' if count != 1 else ''}" for kind, count in report["excluded"].items() if count
-    )
+    counts = ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in report["excluded"].items() if count)
     lines = [
         f"# Request {report['request']}",
         "",
         f"On the exclusion list: {counts}. None of these rows stands in any of the {report['tables_searched']} tables "
-        "of this version, nor in what training consumed; pool's ledger names them as excluded.",
+        "of this version, nor in what its models were trained on and calibrated with.",
         "",
     ]
-    if report["no_longer_in_raw_files"]:
-        lines += [f"{len(report['no_longer_in_raw_files'])} of them are no longer in the raw files either.", ""]
+    if not report["tables_of_before"]:
+        lines += [
+            "The tables of before are out of reach: what follows of them is from an earlier report, or not known.",
+            "",
+        ]
+    if report["match_no_record"]:
+        lines += [f"{len(report['match_no_record'])} of them match no record any more: it was deleted, or changed.", ""]
+    if report["at_the_same_place"]:
+        same = ", ".join(report["at_the_same_place"][:5])
+        lines += [f"At the same places of the raw files other rows stand now, look at them: {same}.", ""]
     if report["equal_texts_that_stay"]:
         same = ", ".join(report["equal_texts_that_stay"][:5])
-        lines += [f"Rows with the very same text that stay: {same}.", ""]
-    if report["likelihood"]:
-        lines += ["## Likelihood", "", "Negative log-likelihood of a token, nats; lower is likelier.", "",
-                  "| rows | model before | model after |", "|---|---|---|"]  # fmt: skip
-        for group in ("forgotten", "heldout"):
-            values = [report["likelihood"][when][group] for when in ("before", "after")]
-            lines.append(f"| {group} | {values[0]:.3f} | {values[1]:.3f} |")
-        lines += ["", "Evidence, not proof: what is still likely after, the model has from other rows.", ""]
-    lines += ["## What remains", ""]
+        lines += [f"Rows with the very same text that stay, as was asked: {same}.", ""]
+    lines += [*render_likelihood(report["likelihood"]), "## What remains", ""]
     lines += [f"- deleted: {what}" for what in report["purged"]]
-    old = [copy for copy in report["cache"] if not copy["in_use"]]
-    if report["cache"]:
-        size = show_bytes(sum(copy["bytes"] for copy in report["cache"]))
-        held = f"{len(report['cache'])} objects hold rows of the request ({size}), {len(old)} not used by this version"
-        lines.append(f"- DVC's cache: {held}; --purge deletes those")
+    for name, count in report["records_in_raw_files"].items():
+        lines.append(f"- {name}: still holds {count} of the records; pool leaves them out, only you can delete them")
     for name, commits in report["raw_files_in_git"].items():
-        lines.append(
-            f"- {name}: git holds it in {commits} commits; only rewriting history (git filter-repo) takes it out"
-        )
+        lines.append(f"- {name}: git holds it in {commits} commits; rewriting history (git filter-repo) takes it out")
+    for what in ("table", "model"):
+        copies = [copy for copy in report["cache"] if copy["what"] == what]
+        if copies:
+            unused, size = sum(not copy["in_use"] for copy in copies), show_bytes(sum(copy["bytes"] for copy in copies))
+            told = f"{len(copies)} {what}s with rows of the request ({size}), {unused} of them not used by this version"
+            lines.append(f"- DVC's cache: {told}; --purge deletes those")
     lines += [
         f"- {name}: {show_bytes(size)} of earlier runs; --purge deletes it" for name, size in report["beside"].items()
     ]
-    lines += [f"- experiment {name}" for name in report["experiments"]]
-    lines += [
-        f"- remote {name}: `dvc gc --workspace --cloud --remote {name}` after a push of this version"
-        for name in report["remotes"]
-    ]
-    lines += [
-        "- clones, backups, and models that were given away: not known here",
-        "",
-        "Signed off by: ____________________",
-        "",
-    ]
-    return "\n".join(lines)
+    lines += [f"- experiment {name}; --purge deletes it" for name in report["experiments"]]
+    for name in report["remotes"]:
+        lines.append(f"- remote {name}: push this version, then `dvc gc --workspace --cloud --remote {name}`")
+    lines += ["- sources at another address, clones, backups, models that were given away: not known here", ""]
+    return "\n".join([*lines, "Signed off by: ____________________", ""])
+
+
+def render_likelihood(likelihood: dict[str, dict[str, float]]) -> list[str]:
+    lines = ["## Likelihood", ""]
+    if not likelihood:
+        return [*lines, "Not measured: no SFT row of the request trained the model before, or that model is gone.", ""]
+    lines += ["Negative log-likelihood of a token under models/sft, nats; lower is likelier.", ""]
+    lines += ["| rows | model before | model after |", "|---|---|---|"]
+    for group in ("forgotten", "heldout"):
+        lines.append(f"| {group} | {likelihood['before'][group]:.3f} | {likelihood['after'][group]:.3f} |")
+    return [*lines, "", "Evidence, not proof: what is still likely after, the model has from other rows.", ""]

@@ -1,7 +1,8 @@
 """The way of rows through the graph, read back out of tables and ledgers: from a line of a raw file to optimiser steps.
 
 A journey is a table of events, one for each stage that a row reached: read, kept, changed, dropped (with the reason of
-the ledger and the row or item that it speaks of), train or heldout, left out, trained (how often, first and last step).
+the ledger and the row or item that it speaks of), train or heldout, left out, trained (how often, first and last step);
+unknown where the tables of a stage are not here, or are of another run.
 Every function works on whole columns, so that a million rows are followed as easily as one.
 """
 
@@ -17,7 +18,7 @@ EVENT_SCHEMA = pl.Schema(
     {
         "row_id": pl.String,
         "stage": pl.String,
-        "event": pl.String,  # read | kept | changed | dropped | train | heldout | left_out | trained | calibrated
+        "event": pl.String,  # read, kept, changed, dropped, unknown, train, heldout, left_out, trained, calibrated
         "reason": pl.String,
         "other_id": pl.String,
         "detail": pl.String,
@@ -30,7 +31,7 @@ JUDGED = ("dedup", "scrub", "decontaminate")  # stages whose ledger has a line f
 KINDS = ("sft", "preference", "unpaired")
 TRAINED = {"sft": "trained", "align": "trained", "quantized": "calibrated"}
 ORDER = ("pool", *JUDGED, "mix", *TRAINED)
-TABLES = ("pool/rows", "dedup/rows", "scrub/rows", "decontaminate/rows", *(f"mix/{kind}" for kind in KINDS))
+TABLES = (*((f"{stage}/rows",) for stage in ("pool", *JUDGED)), tuple(f"mix/{kind}" for kind in KINDS))
 
 
 def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
@@ -38,11 +39,14 @@ def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
 
     Where data/pool is not, rows that dedup dropped are not found. Raises InputError where no table is in reach.
     """
-    for name in TABLES:
-        table = snapshot.scan(f"data/{name}.parquet")
-        if table is not None:
-            rows = table.filter(wanted).select(ORIGIN).unique("row_id", maintain_order=True).collect()
-            return pl.concat([rows, find_excluded(snapshot, wanted)])
+    for names in TABLES:
+        tables = [table for name in names if (table := snapshot.scan(f"data/{name}.parquet")) is not None]
+        if tables:
+            rows = pl.concat([table.filter(wanted).select(ORIGIN) for table in tables])
+            found = rows.unique("row_id", maintain_order=True).collect()
+            return pl.concat([found, find_excluded(snapshot, wanted)]).unique(
+                "row_id", keep="first", maintain_order=True
+            )
     away = f" ({', '.join(snapshot.out_of_reach)} cannot be fetched)" if snapshot.out_of_reach else "; run `dvc repro`"
     raise InputError(f"{snapshot.name} has no table of rows{away}")
 
@@ -61,24 +65,30 @@ def find_excluded(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
 def follow(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """The events, EVENT_SCHEMA, of the rows `ids`, row by row in that order and stage by stage in the graph's."""
     excluded = _of(snapshot, "data/pool/ledger.parquet", ids)
-    alive = ids.unique(maintain_order=True)
-    if excluded is not None:
-        alive = alive.filter(~alive.is_in(excluded["row_id"].implode()))
-    events = [_events(alive, "pool", event=pl.lit("read"))]
+    everything = alive = ids.unique(maintain_order=True)
+    events = []
     if excluded is not None:
         events.append(excluded.select("row_id", "stage", "reason", "other_id", "detail", event=pl.lit("dropped")))
+        alive = alive.filter(~alive.is_in(excluded["row_id"].implode()))
+    events.append(_events(alive, "pool", event=pl.lit("read")))
     for stage in JUDGED:
-        ledger = _of(snapshot, f"data/{stage}/ledger.parquet", alive)
-        if ledger is None:
-            break
+        ledger, rows = (_of(snapshot, f"data/{stage}/{name}.parquet", alive) for name in ("ledger", "rows"))
+        if ledger is None or rows is None:
+            away = pl.lit("its tables are not here")
+            events.append(_events(alive, stage, event=pl.lit("unknown"), reason=away))
+            continue
         said = pl.when(pl.col("action") == "drop").then(pl.lit("dropped")).otherwise(pl.lit("changed"))
         lines = ledger.select("row_id", "stage", said.alias("event"), "reason", "other_id", "detail")
         silent = alive.filter(~alive.is_in(lines["row_id"].implode()))
-        events += [lines, _events(silent, stage, event=pl.lit("kept"))]
-        gone = lines.filter(event="dropped")["row_id"]
-        alive = alive.filter(~alive.is_in(gone.implode()))
-    else:
-        events += [*_sampled(snapshot, alive), *_trained(snapshot, alive)]
+        kept = silent.is_in(rows["row_id"].implode())
+        strange = pl.lit("in neither its rows nor its ledger: another run's")
+        events += [
+            lines,
+            _events(silent.filter(kept), stage, event=pl.lit("kept")),
+            _events(silent.filter(~kept), stage, event=pl.lit("unknown"), reason=strange),
+        ]
+        alive = alive.filter(~alive.is_in(lines.filter(event="dropped")["row_id"].implode()))
+    events += [*_sampled(snapshot, everything), *_trained(snapshot, everything)]
     whole = pl.concat(events, how="diagonal").match_to_schema(
         EVENT_SCHEMA, missing_columns="insert", extra_columns="raise"
     )
@@ -131,11 +141,16 @@ def _trained(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
 
 def parents_of(snapshot: Snapshot) -> dict[str, list[str]]:
     """Of each model that the run wrote, the models it is made of, itself last."""
-    final = snapshot.read_params()["pipeline"]["final"]
+    recorded = snapshot.lock.get("quantize", {}).get("params", {}).get("params.yaml", {})
+    final = recorded.get("pipeline.final") or snapshot.read_params()["pipeline"]["final"]
     chains = {"base": ["base"], "sft": ["base", "sft"], "align": ["base", "sft", "align"]}
     chains["quantized"] = [*chains[final], "quantized"]
-    return {model: chain for model, chain in chains.items() if snapshot.find(f"models/{model}/config.json") or
-            snapshot.find(f"models/{model}/adapter_config.json")}  # fmt: skip
+    files = ("config.json", "adapter_config.json")
+    return {
+        model: chain
+        for model, chain in chains.items()
+        if any(snapshot.find(f"models/{model}/{file}") for file in files)
+    }
 
 
 def carriers(snapshot: Snapshot, events: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,6 @@
 """How likely a model of a version finds rows: for the evidence beside a deletion."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,27 +11,23 @@ import polars as pl
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 
-MODEL_FILES = (
-    "adapter_config.json", "adapter_model.safetensors", "parent.json", "config.json", "model.safetensors",
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-)  # fmt: skip
 BATCH_ROWS = 8
 
 
 @contextmanager
 def lay_out(snapshot: Snapshot, models: tuple[str, ...]) -> Iterator[Path]:
     """A folder with models/<name> of a version, links to DVC's cache. Raises InputError where one is not to be had."""
+    Path(".pedigree").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="models-", dir=".pedigree") as place:
         for model in models:
-            folder = Path(place) / "models" / model
-            folder.mkdir(parents=True)
-            for name in MODEL_FILES:
-                path = snapshot.find(f"models/{model}/{name}")
-                if path is not None:
-                    os.symlink(path.resolve(), folder / name)
-            if not any(folder.glob("*config.json")):
-                shutil.rmtree(folder)
+            names = snapshot.list_files(f"models/{model}")
+            if not names:
                 raise InputError(f"models/{model} of {snapshot.name} is in neither the cache nor a remote")
+            for name in names:
+                path, link = snapshot.find(name), Path(place, name)
+                if path is not None:
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    os.symlink(path.resolve(), link)
         yield Path(place)
 
 

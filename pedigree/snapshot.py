@@ -4,11 +4,13 @@ A revision is read out of DVC's cache; what is not there is fetched from the rem
 `data/dedup` are never pushed, so a table may be out of reach: that is told, never passed over.
 """
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from pedigree.lockfile import Lock
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
 
@@ -32,16 +34,49 @@ class Snapshot:
             except RevError:
                 raise InputError(f"{revision}: git knows no such revision, tag, branch or experiment") from None
 
+    @cached_property
+    def lock(self) -> Lock:
+        """The stages of dvc.lock; none where nothing has run."""
+        path = Path("dvc.lock") if self._store is None else self._find("dvc.lock")
+        return dict(read_yaml(path)["stages"]) if path is not None and path.is_file() else {}
+
     def find(self, name: str) -> Path | None:
         """A file of this disk with the content that `name` had; None where the run did not write it.
 
-        What was written but cannot be had any more is named in `out_of_reach`.
+        A folder that was written but cannot be had any more is named in `out_of_reach`.
         """
+        path = self._find(name)
+        if path is None:
+            outs = [out["path"] for stage in self.lock.values() for out in stage.get("outs", ())]
+            for out in outs:
+                if (name == out or name.startswith(f"{out}/")) and not self._has(out) and out not in self.out_of_reach:
+                    self.out_of_reach.append(out)
+        return path
+
+    def _has(self, out: str) -> bool:
+        """Whether an output, or some file of it, can be had."""
+        if self._store is None:
+            return Path(out).exists()
+        return any(self._find(file) for file in self.list_files(out)[:1])
+
+    def list_files(self, folder: str) -> list[str]:
+        """The files below a folder, sorted."""
+        if self._store is None:
+            return sorted(path.as_posix() for path in Path(folder).rglob("*") if path.is_file())
+        try:
+            return sorted(self._store.find(folder))
+        except Exception:  # each kind of remote raises its own
+            return []
+
+    def _find(self, name: str) -> Path | None:
         if self._store is None:
             return Path(name) if Path(name).is_file() else None
-        if not self._store.exists(name):
+        try:
+            if not self._store.exists(name):
+                return None
+            digest = self._store.info(name).get("md5")
+        except Exception:  # each kind of remote raises its own
             return None
-        digest = self._store.info(name).get("md5")
         if digest is None:  # git has it
             return self._fetch(name, FETCHED / str(self._store.repo.get_rev()) / name)
         cached = Path(self._store.repo.cache.local.oid_to_path(digest))
@@ -54,7 +89,6 @@ class Snapshot:
             try:
                 self._store.get_file(name, str(part))
             except Exception:  # each kind of remote raises its own
-                self.out_of_reach.append(name)
                 part.unlink(missing_ok=True)
                 return None
             part.replace(place)

@@ -25,6 +25,7 @@ from pedigree.journey import (
     stood_for,
 )
 from pedigree.layout import table
+from pedigree.lockfile import find_stale
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.files import write_table, write_text
@@ -36,22 +37,31 @@ NGRAM = 3  # words, of --near
 
 
 def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFrame:
-    """ORIGIN of the rows that the arguments name. Raises InputError where they name none."""
+    """ORIGIN of the rows that the arguments name. Raises InputError where they name none, or in two ways."""
+    ways = {
+        "ROW_ID": arguments.row_ids, "--model": getattr(arguments, "model", None), "--text": arguments.text,
+        "--subject": arguments.subject, "--source or --file": arguments.source or arguments.file,
+    }  # fmt: skip
+    given = [way for way, value in ways.items() if value]
+    if len(given) != 1:
+        raise InputError(
+            f"{' and '.join(given) or 'nothing'} is given; name rows in one way: ROW_ID ..., --source or --file (with "
+            "--record), --text, --subject or --model"
+        )
     if arguments.row_ids:
         return by_id(snapshot, arguments.row_ids)
-    if getattr(arguments, "model", None):
+    if ways["--model"]:
         ids = rows_of_model(snapshot, arguments.model)
         return ids.to_frame().join(find_origins(snapshot, pl.col("row_id").is_in(ids.implode())), "row_id", "left")
-    if arguments.text is not None:
+    if arguments.text:
         return by_text(snapshot, read_value(arguments.text, "--text"), arguments.near)
-    if arguments.subject is not None:
-        return by_subject(snapshot, read_value(arguments.subject, "--subject"))
-    if arguments.source or arguments.file:
-        return by_record(snapshot, arguments)
-    raise InputError(
-        "name rows: ROW_ID ..., --source NAME [--record N], --file FILE [--record N], --text TEXT, --subject VALUE or "
-        "--model NAME"
-    )
+    if arguments.subject:
+        digest = digest_of(snapshot, read_value(arguments.subject, "--subject"))
+        rows = find_origins(snapshot, pl.col("subject") == digest)
+        if not rows.height:
+            raise InputError(f"--subject: {snapshot.name} has no row of this subject (its keyed digest is {digest})")
+        return rows
+    return by_record(snapshot, arguments)
 
 
 def read_value(value: str, option: str) -> str:
@@ -106,18 +116,17 @@ def why_none(snapshot: Snapshot, wanted: pl.Expr) -> str:
         reasons = refused.filter(wanted).collect()["reason"]
         if len(reasons):
             return f"refused by pool: {reasons[0]}" + (f", and {len(reasons) - 1} more" if len(reasons) > 1 else "")
-    return f"{snapshot.name} has no row of it"
+    return (
+        f"{snapshot.name} has no row of it; a message of an OASST tree stands in the rows of the tree's first message"
+    )
 
 
-def by_subject(snapshot: Snapshot, subject: str) -> pl.DataFrame:
+def digest_of(snapshot: Snapshot, subject: str) -> str:
+    """The keyed digest of whose data a row is. Raises InputError where the environment has not the key."""
     from stages.common.records import digest_subject
     from stages.pool import read_subject_key
 
-    digest = digest_subject(subject, read_subject_key(snapshot.read_params()["pool"]["subject_key"], os.environ))
-    rows = find_origins(snapshot, pl.col("subject") == digest)
-    if not rows.height:
-        raise InputError(f"--subject: {snapshot.name} has no row of this subject (its keyed digest is {digest})")
-    return rows
+    return str(digest_subject(subject, read_subject_key(snapshot.read_params()["pool"]["subject_key"], os.environ)))
 
 
 def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
@@ -125,7 +134,7 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     from stages.common.rows import normalise, text_of_row
     from stages.common.shingles import ngram_sets, normalise_texts, tokenise
 
-    path = next((found for name in TABLES if (found := snapshot.find(f"data/{name}.parquet"))), None)
+    path = next((found for names in TABLES for name in names if (found := snapshot.find(f"data/{name}.parquet"))), None)
     if path is None:
         raise InputError(f"{snapshot.name} has no table of rows; run `dvc repro`")
     sought = ngram_sets(tokenise(pl.Series([normalise(text)])), NGRAM).values
@@ -151,13 +160,13 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
 def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],
                  carried: dict[str, list[str]]) -> str:  # fmt: skip
     """One row's journey as lines."""
-    if origin["file"] is None:
-        return f"row {origin['row_id']}\n  pool  {tell(events.row(0, named=True))}"
-    place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
-    subject = f", subject {origin['subject']}" if origin["subject"] else ""
-    lines = [["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"]]
+    lines = []
+    if origin["file"] is not None:
+        place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
+        subject = f", subject {origin['subject']}" if origin["subject"] else ""
+        lines.append(["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"])
     for event in events.iter_rows(named=True):
-        if event["stage"] == "pool":
+        if event["event"] == "read":
             continue
         told = tell(event)
         if event["stage"] == "dedup" and event["event"] == "kept" and others:
@@ -174,6 +183,8 @@ def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str]
 def tell(event: dict[str, Any]) -> str:
     """An event in words."""
     what, times = event["event"], event["times"]
+    if what == "unknown":
+        return f"not known: {event['reason']}"
     if what in ("changed", "dropped", "left_out"):
         about = f" of {event['other_id']}" if event["other_id"] else ""
         detail = f" ({event['detail']})" if event["detail"] else ""
@@ -232,13 +243,24 @@ def trace(arguments: argparse.Namespace) -> None:
     elif arguments.json:
         for journey in journeys(origins, events, carried):
             print(json.dumps(journey, ensure_ascii=False))
+        check_whole(snapshot)
         return
     elif origins.height <= SHOWN:
         print("\n\n".join(show_all(snapshot, origins, events, carried)))
     if origins.height > SHOWN or arguments.model:
         print(sum_up(origins, events, carried))
-    for name in snapshot.out_of_reach:
-        print(f"not in reach: {name} was recorded, but is neither in the cache nor at the remote", file=sys.stderr)
+    check_whole(snapshot)
+
+
+def check_whole(snapshot: Snapshot) -> None:
+    """Raises InputError where what was told may be incomplete, or of two runs."""
+    missing = [
+        f"{out}: was written, but is not here, so what is told is without it; `dvc pull {out}` may bring it"
+        for out in snapshot.out_of_reach
+    ]
+    stale = [str(edge) for edge in find_stale(snapshot.lock)]
+    if missing or stale:
+        raise InputError("\n".join([*missing, *stale]))
 
 
 def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[str]:

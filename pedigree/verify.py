@@ -17,8 +17,8 @@ from typing import Any
 
 import polars as pl
 
-from pedigree.causes import Lock, flatten, maker_of, makers, packages
 from pedigree.layout import show_value, table
+from pedigree.lockfile import Lock, find_stale, flatten, maker_of, makers, packages, recorded_files
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
@@ -59,16 +59,6 @@ def digest_folder(files: Mapping[str, str]) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
-def recorded_files(digest: str) -> dict[str, str]:
-    """The list of a folder that DVC's cache holds under its digest; empty where it has none."""
-    from dvc.repo import Repo
-
-    path = Path(Repo(".").cache.local.oid_to_path(digest))
-    if not path.is_file():
-        return {}
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())}
-
-
 def compare_path(entry: Mapping[str, Any]) -> Iterator[str]:
     """What differs between a file or folder and its entry in dvc.lock, file by file where that can be told."""
     path, expected = Path(entry["path"]), entry["md5"]
@@ -88,48 +78,44 @@ def compare_path(entry: Mapping[str, Any]) -> Iterator[str]:
 
 
 def check_files(lock: Lock, found: Agreement) -> None:
-    """Inputs and outputs of every stage."""
-    entries = {entry["path"]: (name, kind, entry) for name, stage in lock.items() for kind in ("deps", "outs")
-               for entry in stage.get(kind, ())}  # fmt: skip  # an output comes after the inputs of the same path
-    for path, (stage, kind, entry) in sorted(entries.items()):
+    """Inputs and outputs of every stage, each as every stage recorded it."""
+    entries: dict[tuple[str, str], tuple[str, str, Mapping[str, Any]]] = {}
+    for kind in ("outs", "deps"):
+        for name, stage in lock.items():
+            for entry in stage.get(kind, ()):
+                entries.setdefault((entry["path"], entry["md5"]), (name, kind, entry))
+    for (path, _), (stage_name, kind, entry) in sorted(entries.items()):
         if path in ("data/pool", "data/dedup") and not Path(path).exists():
             found.facts.append((path, "not here: raw data stays on the machine that made it"))
             continue
-        for fault in compare_path(entry):
-            made = f"; `dvc checkout {path}` brings it back" if kind == "outs" else f"; `dvc repro {stage}` takes it up"
-            found.faults.append(fault + made)
-    found.facts.append(("files", f"{len(entries)} files and folders hashed anew"))
+        made = f"`dvc checkout {path}` brings it back" if kind == "outs" else f"`dvc repro {stage_name}` takes it up"
+        found.faults += [f"{fault}; {made}" for fault in compare_path(entry)]
+    found.facts.append(("files", f"{len({path for path, _ in entries})} files and folders hashed anew"))
 
 
 def check_edges(lock: Lock, found: Agreement) -> None:
     """What a stage read is what another one wrote."""
     made = makers(lock)
-    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", ())}
-    count = 0
-    for name, stage in lock.items():
-        for dep in stage.get("deps", ()):
-            maker = maker_of(dep["path"], made)
-            count += maker is not None
-            if dep["path"] in outs and outs[dep["path"]] != dep["md5"]:
-                found.wrong("dvc.lock", f"{name} read another {dep['path']} than {maker} wrote; run `dvc repro {name}`")
+    found.faults += map(str, find_stale(lock))
+    count = sum(maker_of(dep["path"], made) is not None for stage in lock.values() for dep in stage.get("deps", ()))
     found.facts.append(("graph", f"{count} edges between {len(lock)} stages"))
 
 
 def check_params(lock: Lock, found: Agreement) -> None:
     """params.yaml and pyproject.toml as each stage read them, and the packages that are installed."""
-    current = {PARAMS_FILE.name: dict(flatten(read_yaml(PARAMS_FILE)))}
-    recorded: dict[str, Any] = {}
+    current = dict(flatten(read_yaml(PARAMS_FILE)))
+    recorded: set[str] = set()
     pins: dict[str, str] = {}
-    for stage in lock.values():
+    for name, stage in lock.items():
         for file, block in stage.get("params", {}).items():
             if file == "pyproject.toml":
                 pins |= packages(block)
-            else:
-                recorded |= dict(flatten(block))
-    for key, value in sorted(recorded.items()):
-        now = current[PARAMS_FILE.name].get(key)
-        if now != value:
-            found.wrong(f"{PARAMS_FILE}, {key}", f"is {show_value(now)}, but {show_value(value)} made the outputs")
+                continue
+            for key, value in flatten(block):
+                recorded.add(key)
+                if current.get(key) != value:
+                    told = f"is {show_value(current.get(key))}, but {show_value(value)} made the outputs of {name}"
+                    found.wrong(f"{PARAMS_FILE}, {key}", told)
     for name, version in sorted(pins.items()):
         check_package(name, version, found)
     found.facts.append(("parameters", f"{len(recorded)} values"))
@@ -153,10 +139,12 @@ def check_package(name: str, version: str, found: Agreement) -> None:
 def check_ledgers(found: Agreement) -> None:
     """rows_in = rows_out + dropped, row by row, at every stage whose tables are here."""
     before: set[str] | None = None
+    balanced = []
     for stage in ("pool", *JUDGED):
         path = Path(f"data/{stage}/rows.parquet")
         rows = set(pl.read_parquet(path, columns=["row_id"])["row_id"]) if path.is_file() else None
-        if before is not None and rows is not None and stage != "pool":
+        if before is not None and rows is not None:
+            balanced.append(stage)
             ledger = pl.read_parquet(f"data/{stage}/ledger.parquet")
             dropped = set(ledger.filter(action="drop")["row_id"])
             for row in sorted(before - rows - dropped)[:3]:
@@ -178,7 +166,7 @@ def check_ledgers(found: Agreement) -> None:
             strange = sorted(set(pl.read_parquet(consumed)["row_id"]) - mixed)
             if strange:
                 found.wrong(str(consumed), f"row {strange[0]} was trained on, but is not in the training mixture")
-    found.facts.append(("ledgers", "rows balance at dedup, scrub and decontaminate; what was trained on was mixed"))
+    found.facts.append(("ledgers", f"rows balance at {', '.join(balanced)}" if balanced else "no two tables are here"))
 
 
 def check_models(found: Agreement) -> None:

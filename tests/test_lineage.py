@@ -14,6 +14,8 @@ import pytest
 from ruamel.yaml import YAML
 from tiny import DVC, call, complain, tell
 
+from pedigree.certificate import largest_difference
+from pedigree.cli import main
 from pedigree.journey import follow
 from pedigree.snapshot import Snapshot
 
@@ -149,7 +151,7 @@ def test_what_trace_cannot_find_is_said(inside: Path, capsys: pytest.CaptureFixt
     assert "is no row_id" in complain(capsys, "trace", "xyz")
     assert "no row of this subject" in complain(capsys, "trace", "--subject", "nobody at all")
     assert "git knows no such revision" in complain(capsys, "trace", "--rev", "nowhere", "ab")
-    assert "name rows" in complain(capsys, "trace")
+    assert "name rows in one way" in complain(capsys, "trace")
     assert "--near" in complain(capsys, "trace", "--text", "x", "--near", "2")
 
 
@@ -159,6 +161,37 @@ def test_a_revision_is_read_out_of_the_cache(restored: Path, capsys: pytest.Capt
     shutil.rmtree("data/pool")
     shutil.rmtree("models/sft")
     assert trace_json(capsys, row, "--rev", "HEAD") == before
+
+
+def test_what_is_not_here_is_said_and_no_model_is_cleared(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = pl.read_parquet("models/sft/consumed.parquet")["row_id"][0]
+    for name in ("pool", "dedup"):
+        shutil.rmtree(f"data/{name}")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["trace", row])
+    said = capsys.readouterr()
+    assert "dedup          not known: its tables are not here" in said.out
+    assert "carried by     sft, align, quantized" in said.out
+    assert "data/dedup: was written, but is not here" in said.err
+    shutil.rmtree("models/sft")
+    assert "models/sft: was written, but is not here" in complain(capsys, "trace", row)
+
+
+def test_a_run_made_of_two_is_said(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = YAML().load(Path("dvc.lock").read_text())
+    (out,) = [out for out in lock["stages"]["sft"]["outs"] if out["path"] == "models/sft"]
+    out["md5"] = "0" * 32 + ".dir"
+    YAML().dump(lock, Path("dvc.lock"))
+    row = pl.read_parquet("models/sft/consumed.parquet")["row_id"][0]
+    assert "align read another models/sft than sft wrote" in complain(capsys, "trace", row)
+    assert "align read another models/sft than sft wrote" in complain(capsys, "verify")
+
+
+def test_no_number_is_near_none() -> None:
+    assert largest_difference({"loss": 1.0}, {"loss": 1.02}) == pytest.approx(0.02 / 1.02)
+    assert largest_difference({"loss": 1.0}, {"loss": float("nan")}) == float("inf")
+    assert largest_difference({"loss": 1.0}, {"loss": True, "more": 1}) == float("inf")
 
 
 def test_one_changed_record_is_the_difference_that_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
