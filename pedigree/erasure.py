@@ -222,12 +222,14 @@ def prove(request: str, purging: bool, keep_duplicates: bool) -> None:
         raise InputError("\n".join(faults))
     path = REPORTS / f"forget_{request}.json"
     report = build_report(request, entries, ids, before, rows) | {"equal_texts_that_stay": equal}
-    if path.is_file() and not rows.height:  # after a purge: what was known of before
+    if path.is_file():
         earlier = read_json(path)
-        report |= {key: earlier[key] for key in OF_BEFORE if key in earlier}
+        report["purged"] = earlier["purged"]
+        if not rows.height:  # after a purge: what was known of before
+            report |= {key: earlier[key] for key in OF_BEFORE}
     if purging:
         write_json(path, report)
-        report["purged"] = purge()
+        report["purged"] = [*report["purged"], *purge()]
     report |= {
         "cache": find_copies(ids),
         "beside": dict(list_beside()),
