@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import zstandard
 from ruamel.yaml import YAML
-from test_pipeline import DVC, ROOT, call, copy_project
+from tiny import DVC, ROOT, call, copy_project
 
 PEDIGREE = [*DVC[:1], "-m", "pedigree"]
 SOURCES = Path("data/raw/sources")
