@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_pipeline import DVC, call, copy_project
+from tiny import DVC, call, copy_project
 
 
 @pytest.mark.slow
