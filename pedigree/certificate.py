@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,7 @@ def rerun(stage: str, lock: Lock) -> list[Nearness]:
         for dep in lock[stage].get("deps", ()):
             put(Path(dep["path"]), copy)
         environment = {key: value for key, value in os.environ.items() if key not in ("DVC_STAGE", "PYTHONPATH")}
+        environment["VIRTUAL_ENV"] = sys.prefix  # where stages/run finds Python, if no .venv lies above the copy
         done = subprocess.run(lock[stage]["cmd"].split(), cwd=copy, env=environment, check=False)
         if done.returncode:
             raise InputError(f"{stage}: its rerun ended with exit code {done.returncode}; the lines above say why")
