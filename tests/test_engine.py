@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +82,16 @@ def test_processes_and_batches_do_not_matter(workers: int, batch_rows: int) -> N
     assert run("local", workers, batch_rows).equals(add_lengths(2)(TABLE))
 
 
-def test_ray_gives_the_same_rows_in_the_same_order() -> None:
+@pytest.fixture
+def local_ray() -> Iterator[None]:
+    """Ray is ended with the test: what it says of a dead worker must not come behind pytest's last line."""
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def test_ray_gives_the_same_rows_in_the_same_order(local_ray: None) -> None:
     for batch_rows in (1000, 15):
         assert run("ray", 2, batch_rows).equals(add_lengths(2)(TABLE))
     with pytest.raises(InputError, match="row 40 is broken"):
