@@ -15,12 +15,12 @@ from typing import Any
 import polars as pl
 
 from pedigree.causes import roots_before
+from pedigree.journey import JUDGED, KINDS
 from pedigree.layout import show_value, table
-from pedigree.lockfile import Lock, flatten
+from pedigree.lockfile import flatten
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
-from stages.common.params import read_yaml
 
 EXAMPLES = 5  # rows of each kind named for a source
 CODE_FILES = 3  # named of what differs before a model
@@ -37,13 +37,6 @@ RATES = {  # per row that comes in: metrics file, keys
 Sides = tuple[Snapshot, Snapshot]
 
 
-def read_lock(snapshot: Snapshot) -> Lock:
-    path = snapshot.find("dvc.lock")
-    if path is None:
-        raise InputError(f"{snapshot.name} has no dvc.lock: nothing has run there")
-    return dict(read_yaml(path)["stages"])
-
-
 def read_metrics(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     """What each stage measured, eval/<model> among them; stages that have not run are left out."""
     names = [*METRICS, *(f"eval/{model}" for model in MODELS)]
@@ -53,7 +46,7 @@ def read_metrics(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
 
 def read_both(sides: Sides) -> tuple[str, pl.LazyFrame, pl.LazyFrame] | None:
     """The earliest table of rows that is in reach on both sides."""
-    for name in ("pool", "dedup", "scrub", "decontaminate"):
+    for name in ("pool", *JUDGED):
         tables = [side.scan(f"data/{name}/rows.parquet") for side in sides]
         if tables[0] is not None and tables[1] is not None:
             return name, tables[0], tables[1]
@@ -105,7 +98,7 @@ def rates(metrics: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def lengths(snapshot: Snapshot) -> pl.DataFrame:
     """Of each source in the training mixture: mean, median and 95th percentile of tokens a row, share of its kind."""
-    tables = [snapshot.scan(f"data/mix/{kind}.parquet") for kind in ("sft", "preference", "unpaired")]
+    tables = [snapshot.scan(f"data/mix/{kind}.parquet") for kind in KINDS]
     columns = ["source", "kind", "tokens", "split"]
     rows = [part.select(columns).filter(split="train") for part in tables if part is not None]
     if not rows:
@@ -152,7 +145,7 @@ def changed_leaves(before: Any, after: Any) -> dict[str, list[Any]]:
 def build_report(sides: Sides) -> tuple[dict[str, Any], pl.DataFrame]:
     """All of the comparison as one object, and the table of changed rows."""
     stage, counts, changes = compare_data(sides)
-    metrics, locks = [read_metrics(side) for side in sides], [read_lock(side) for side in sides]
+    metrics, locks = [read_metrics(side) for side in sides], [side.lock for side in sides]
     drift = lengths(sides[0]).join(lengths(sides[1]), on="source", how="full", coalesce=True, suffix="_after")
     causes = {name: roots_before(name, locks[0], locks[1]) for name in locks[1] if name.startswith("eval@")}
     report = {
@@ -278,6 +271,9 @@ def merge_causes(causes: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]
 
 def diff(arguments: argparse.Namespace) -> None:
     sides = Snapshot(arguments.before), Snapshot(arguments.after)
+    for side in sides:
+        if not side.lock:
+            raise InputError(f"{side.name} has no dvc.lock: nothing has run there")
     report, changes = build_report(sides)
     if arguments.output:
         path = Path(arguments.output)

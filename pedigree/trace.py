@@ -134,14 +134,18 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     from stages.common.rows import normalise, text_of_row
     from stages.common.shingles import ngram_sets, normalise_texts, tokenise
 
-    path = next((found for names in TABLES for name in names if (found := snapshot.find(f"data/{name}.parquet"))), None)
-    if path is None:
+    groups = (
+        [table for name in names if (table := snapshot.scan(f"data/{name}.parquet")) is not None] for names in TABLES
+    )
+    tables = next(filter(None, groups), [])
+    if not tables:
         raise InputError(f"{snapshot.name} has no table of rows; run `dvc repro`")
+    texts = pl.concat([table.select("row_id", text=text_of_row()) for table in tables])
     sought = ngram_sets(tokenise(pl.Series([normalise(text)])), NGRAM).values
     parts = []
-    for part in pl.scan_parquet(path).select("row_id", text=text_of_row()).collect_batches(chunk_size=5000):
+    for part in texts.collect_batches(chunk_size=5000):
         if near < 1:
-            held = ngram_sets(tokenise(part["text"].clone()), NGRAM)
+            held = ngram_sets(tokenise(part["text"]), NGRAM)
             hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(pl.Series(sought).implode()))
             counts = hits.value_counts(name="count")
             enough = counts.filter(pl.col("count") >= near * len(sought))
@@ -271,7 +275,7 @@ def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, ca
     order = {model: at for at, model in enumerate(parents_of(snapshot))}
     for origin in origins.iter_rows(named=True):
         name = origin["row_id"]
-        stands = [(other, share) for other, share in others.filter(row_id=name).select("other_id", "similarity").rows()]
+        stands = others.filter(row_id=name).select("other_id", "similarity").rows()
         yield show_journey(
             origin, events.filter(row_id=name), sorted(models.get(name, []), key=order.__getitem__), stands, theirs
         )

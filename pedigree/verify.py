@@ -17,13 +17,12 @@ from typing import Any
 
 import polars as pl
 
+from pedigree.journey import JUDGED, KINDS
 from pedigree.layout import show_value, table
 from pedigree.lockfile import Lock, find_stale, flatten, maker_of, makers, packages, recorded_files
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
-
-JUDGED = ("dedup", "scrub", "decontaminate")
 
 
 class Agreement:
@@ -139,7 +138,7 @@ def check_package(name: str, version: str, found: Agreement) -> None:
 def check_ledgers(found: Agreement) -> None:
     """rows_in = rows_out + dropped, row by row, at every stage whose tables are here."""
     before: set[str] | None = None
-    balanced = []
+    balanced, faults = [], len(found.faults)
     for stage in ("pool", *JUDGED):
         path = Path(f"data/{stage}/rows.parquet")
         rows = set(pl.read_parquet(path, columns=["row_id"])["row_id"]) if path.is_file() else None
@@ -152,9 +151,7 @@ def check_ledgers(found: Agreement) -> None:
             for row in sorted(rows - before)[:3] + sorted(dropped & rows)[:3]:
                 found.wrong(f"data/{stage}", f"row {row} stands where it should not")
         before = rows
-    tables = [
-        path for kind in ("sft", "preference", "unpaired") if (path := Path(f"data/mix/{kind}.parquet")).is_file()
-    ]
+    tables = [path for kind in KINDS if (path := Path(f"data/mix/{kind}.parquet")).is_file()]
     mixed = {
         row
         for path in tables
@@ -166,7 +163,8 @@ def check_ledgers(found: Agreement) -> None:
             strange = sorted(set(pl.read_parquet(consumed)["row_id"]) - mixed)
             if strange:
                 found.wrong(str(consumed), f"row {strange[0]} was trained on, but is not in the training mixture")
-    found.facts.append(("ledgers", f"rows balance at {', '.join(balanced)}" if balanced else "no two tables are here"))
+    told = f"rows balance at {', '.join(balanced)}" if balanced else "no two tables are here"
+    found.facts.append(("ledgers", told if len(found.faults) == faults else "do not balance"))
 
 
 def check_models(found: Agreement) -> None:
@@ -198,12 +196,13 @@ def check_card(found: Agreement) -> None:
     except (InputError, KeyError, OSError) as error:
         found.wrong("reports", f"the card cannot be rendered from what is here ({error})")
         return
+    faults = len(found.faults)
     for name in PAGES:
         if not Path(name).is_file():
             found.wrong(name, "is not here; run `dvc repro card`")
         elif Path(name).read_text(encoding="utf-8") != pages[name]:
             found.wrong(name, f"does not say what metrics and parameters say ({first_difference(name, pages[name])})")
-    found.facts.append(("card", "rendered again: the same"))
+    found.facts.append(("card", "rendered again: " + ("the same" if len(found.faults) == faults else "another")))
 
 
 def first_difference(name: str, page: str) -> str:
@@ -250,10 +249,9 @@ def certify(stage: str, lock: Lock) -> None:
 
 
 def verify(arguments: argparse.Namespace) -> None:
-    path = Snapshot(None).find("dvc.lock")
-    if path is None:
+    lock = Snapshot(None).lock
+    if not lock:
         raise InputError("dvc.lock: is not here; nothing has run. Next: make repro")
-    lock: Lock = read_yaml(path)["stages"]
     if arguments.rerun:
         certify(arguments.rerun, lock)
         return

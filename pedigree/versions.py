@@ -53,7 +53,7 @@ def compare_rows(before: pl.LazyFrame, after: pl.LazyFrame) -> pl.DataFrame:
 
 
 def sets_of(texts: pl.Series) -> Ragged:
-    return ngram_sets(tokenise(texts.clone()), NGRAM)
+    return ngram_sets(tokenise(texts), NGRAM)
 
 
 def jaccard(one: Ragged, other: Ragged) -> np.ndarray:
