@@ -90,7 +90,8 @@ def test_every_plot_is_drawn_by_dvc(project: Path) -> None:
 def test_quantized_weights_are_compressed_tensors_without_a_trace_of_this_machine(project: Path) -> None:
     config = json.loads((project / "models/quantized/config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
-    for path in [*project.glob("models/*/*.json"), *project.glob("metrics/**/*.json"), *project.glob("reports/*")]:
+    reports = (path for path in project.glob("reports/**/*") if path.is_file())
+    for path in [*project.glob("models/*/*.json"), *project.glob("metrics/**/*.json"), *reports]:
         assert str(project) not in path.read_text(), path
     assert not [path for path in project.glob("models/**/*") if path.suffix in (".bin", ".pt", ".pkl", ".pth")]
 
