@@ -104,6 +104,19 @@ def build_parser() -> Parser:
         "dvc.lock recorded, and render the card once more. Exit code 1 where something does not agree.",
     )
     verify.add_argument("--rerun", metavar="STAGE", help="run a stage again in a clean copy; writes a certificate")
+    catalogue = commands.add_parser(
+        "catalogue",
+        help="the run for a data catalogue: OpenLineage events or a W3C PROV document",
+        description="One OpenLineage event for each stage of dvc.lock, as lines of JSON: datasets with versions, columns, "
+        "row counts; jobs, parameters. Nothing is sent without --emit.",
+    )
+    catalogue.add_argument("--format", choices=("openlineage", "prov"), default="openlineage")
+    catalogue.add_argument("--rev", help="as a git revision recorded it, instead of the workspace")
+    catalogue.add_argument("--namespace", help="of jobs and datasets (default: host and path of the git remote origin)")
+    catalogue.add_argument("--output", metavar="FILE", help="write a file")
+    catalogue.add_argument(
+        "--emit", metavar="URL", nargs="?", const="", help="send the events; without URL to OPENLINEAGE_URL"
+    )
     schema = commands.add_parser("schema", help="write params.schema.json, with which editors complete params.yaml")
     schema.add_argument("--check", action="store_true", help="write nothing; fail where the file is out of date")
     return parser

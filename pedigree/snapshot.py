@@ -35,6 +35,13 @@ class Snapshot:
                 raise InputError(f"{revision}: git knows no such revision, tag, branch or experiment") from None
 
     @cached_property
+    def repo(self) -> Any:
+        """DVC's view of the repository: the workspace's or the revision's."""
+        from dvc.repo import Repo
+
+        return Repo(".") if self._store is None else self._store.repo
+
+    @cached_property
     def lock(self) -> Lock:
         """The stages of dvc.lock; none where nothing has run."""
         path = Path("dvc.lock") if self._store is None else self._find("dvc.lock")

@@ -27,6 +27,7 @@ REQUIRED = {
     "quantize": ("rows_in", "bytes", "bytes_share"),
 }
 CURVES = {"sft": ("step", "loss"), "align": ("step", "loss"), "mix": ("kind", "source", "planned", "realised", "rows")}
+NOT_OF_STAGES = ("catalogue", "dev")
 ITEM_KEY = ["task", "subtask", "item"]
 
 
@@ -109,13 +110,13 @@ def read_curve(stage: str) -> pl.DataFrame:
 
 
 def read_packages(path: Path = Path("pyproject.toml")) -> dict[str, list[str]]:
-    """The pins of each dependency group, without the groups that only join others and the developers' tools."""
+    """The pins of each dependency group that stages use; groups that only join others and NOT_OF_STAGES are left out."""
     try:
         groups = tomllib.loads(path.read_text(encoding="utf-8"))["dependency-groups"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: no dependency groups to read ({type(error).__name__}); restore the file") from None
-    pins = {name: [pin for pin in group if isinstance(pin, str)] for name, group in groups.items() if name != "dev"}
-    return {name: group for name, group in pins.items() if group}
+    pins = {name: [pin for pin in group if isinstance(pin, str)] for name, group in groups.items()}
+    return {name: group for name, group in pins.items() if group and name not in NOT_OF_STAGES}
 
 
 def check_same_items(items: dict[str, pl.DataFrame]) -> None:
