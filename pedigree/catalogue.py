@@ -85,9 +85,7 @@ def http_transport(address: str) -> "HttpTransport":
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError("--emit: expected the address of a server, such as http://localhost:5000")
     if parts.username or parts.password:
-        raise InputError(
-            "--emit: no user or password in the address; set OPENLINEAGE_API_KEY or use openlineage.yml"
-        )
+        raise InputError("--emit: no user or password in the address; set OPENLINEAGE_API_KEY or use openlineage.yml")
     key = os.environ.get("OPENLINEAGE_API_KEY")
     auth = {"auth": {"type": "api_key", "apiKey": key}} if key else {}
     endpoint = os.environ.get("OPENLINEAGE_ENDPOINT", "api/v1/lineage")

@@ -1,14 +1,14 @@
 """Stages as a W3C PROV document (PROV-DM), written as PROV-JSON by the package `prov`.
 
 Entities are tables, models and files in one version (their digest is part of their name), activities are stages, agents
-are the packages they ran with. dvc.lock does not know when a stage began or ended, so no activity has a time: what is known,
-when it was recorded, is an attribute of ours.
+are the packages they ran with. dvc.lock does not know when a stage began or ended, so no activity has a time: what is
+known, when it was recorded, is an attribute of ours.
 """
 
 import json
 from typing import Any
 
-from prov.model import ProvDocument
+from prov.model import PROV, ProvDocument
 
 from pedigree.columns import ORIGINS
 from pedigree.runs import Dataset, StageRun
@@ -26,9 +26,8 @@ def document_text(runs: list[StageRun], namespace: str, repository: str | None) 
     known: dict[str, Any] = {"namespace": namespace}
     for run in runs:
         describe_run(document, run, repository, known)
-    return (
-        json.dumps(json.loads(document.serialize(format="json")), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    )
+    written = json.loads(str(document.serialize(format="json")))
+    return json.dumps(written, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def describe_run(document: ProvDocument, run: StageRun, repository: str | None, known: dict[str, Any]) -> None:
@@ -42,12 +41,12 @@ def describe_run(document: ProvDocument, run: StageRun, repository: str | None, 
     if run.counts:
         attributes["pedigree:rows"] = json.dumps(run.counts, sort_keys=True, ensure_ascii=False)
     activity = document.activity(f"run:{run.id}", other_attributes=attributes)
-    for name, version in run.packages.items():
-        key = f"package:{name}=={version}"
-        if key not in known:
-            label = {"prov:type": "prov:SoftwareAgent", "prov:label": f"{name} {version}"}
-            known[key] = document.agent(key, label)
-        document.association(activity, known[key])
+    for package, version in run.packages.items():
+        agent = f"package:{package}=={version}"
+        if agent not in known:
+            label = {"prov:type": PROV["SoftwareAgent"], "prov:label": f"{package} {version}"}
+            known[agent] = document.agent(agent, label)
+        document.association(activity, known[agent])
     inputs = {dataset.key: entity_of(document, dataset, known) for dataset in run.inputs}
     for entity in inputs.values():
         document.usage(activity, entity)

@@ -1,6 +1,6 @@
-"""A run of the graph as catalogues want it: for each stage of dvc.lock what it read, what it wrote, when, of which code.
+"""A run of the graph as catalogues want it: of each stage of dvc.lock what it read and wrote, when, by which code.
 
-A folder that a stage wrote is known by its tables, a model and any other file by itself; the version of each is DVC's md5.
+A folder that a stage wrote is known by its tables, a model and any other file by itself; its version is DVC's md5.
 Nothing is invented: dvc.lock holds no time, so the time of a stage is that of the commit that recorded its entry last.
 """
 
@@ -86,7 +86,7 @@ def when_recorded(revision: str | None) -> dict[str, tuple[str, str | None]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:  # git knows no such file, or there is no commit yet
         lines = [(NOT_COMMITTED, line) for line in LOCK_FILE.read_text(encoding="utf-8").splitlines()]
-        times = {}
+        times: dict[str, int] = {}
     else:
         lines, times = read_blame(done.stdout)
     written = LOCK_FILE.stat().st_mtime if LOCK_FILE.is_file() else 0
@@ -165,8 +165,8 @@ class RunReader:
             for source, dataset in self._raw_files(entry):
                 inputs.append(dataset)
                 raw.setdefault(dataset.key, []).extend(raw_origins(source, dataset.name))
-        if name == "base" and (dataset := self._base_model(entry)):
-            inputs.append(dataset)
+        if name == "base" and (origin := self._base_model(entry)):
+            inputs.append(origin)
         params = entry.get("params", {})
         leaves = flatten(params.get("params.yaml", {}))
         return StageRun(

@@ -110,7 +110,7 @@ def read_curve(stage: str) -> pl.DataFrame:
 
 
 def read_packages(path: Path = Path("pyproject.toml")) -> dict[str, list[str]]:
-    """The pins of each dependency group that stages use; groups that only join others and NOT_OF_STAGES are left out."""
+    """The pins of each dependency group that stages use: no group that only joins others, none of NOT_OF_STAGES."""
     try:
         groups = tomllib.loads(path.read_text(encoding="utf-8"))["dependency-groups"]
     except (OSError, ValueError, KeyError) as error:
