@@ -107,8 +107,8 @@ def build_parser() -> Parser:
     catalogue = commands.add_parser(
         "catalogue",
         help="the run for a data catalogue: OpenLineage events or a W3C PROV document",
-        description="One OpenLineage event for each stage of dvc.lock, as lines of JSON: datasets with versions, columns, "
-        "row counts; jobs, parameters. Nothing is sent without --emit.",
+        description="One OpenLineage event for each stage of dvc.lock, as JSON lines: datasets with versions, columns "
+        "and row counts, jobs, parameters. Nothing is sent without --emit.",
     )
     catalogue.add_argument("--format", choices=("openlineage", "prov"), default="openlineage")
     catalogue.add_argument("--rev", help="as a git revision recorded it, instead of the workspace")

@@ -44,7 +44,7 @@ def describe_run(document: ProvDocument, run: StageRun, repository: str | None, 
     for package, version in run.packages.items():
         agent = f"package:{package}=={version}"
         if agent not in known:
-            label = {"prov:type": PROV["SoftwareAgent"], "prov:label": f"{package} {version}"}
+            label: dict[str, Any] = {"prov:type": PROV["SoftwareAgent"], "prov:label": f"{package} {version}"}
             known[agent] = document.agent(agent, label)
         document.association(activity, known[agent])
     inputs = {dataset.key: entity_of(document, dataset, known) for dataset in run.inputs}

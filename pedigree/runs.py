@@ -152,7 +152,7 @@ class RunReader:
 
     def read(self) -> list[StageRun]:
         times = when_recorded(self.snapshot.repo.get_rev() if self.snapshot.revision else None)
-        texts = {stage.addressing: stage.desc for stage in self.snapshot.repo.index.stages}
+        texts = {stage.name: stage.desc for stage in self.snapshot.repo.index.stages}
         return [self._stage(name, entry, *times[name], texts.get(name)) for name, entry in self.lock.items()]
 
     def _stage(self, name: str, entry: Mapping[str, Any], time: str, commit: str | None, text: str | None) -> StageRun:
