@@ -18,7 +18,7 @@ from stages.common.rows import CONVERSATIONS, ROW_SCHEMA
 ROW = tuple(ROW_SCHEMA)
 TEXTS = CONVERSATIONS
 SAID = (*TEXTS, "tools")
-PLANTED = tuple(name for name in PROBE_SCHEMA if name not in ("caught", "similarity"))
+PLANTED = tuple(name for name in PROBE_SCHEMA if name not in (*ROW, "caught", "similarity"))
 KINDS = ("sft", "preference", "unpaired")
 TRAINED_ON = {"sft": "sft", "align": "preference", "quantized": "sft"}
 # Kind and field of a raw record → the columns that it fills; every other field is part of `messages`.
@@ -104,9 +104,10 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
         made(("place", "start", "end", "entity", "score"), DEDUP, *SAID),
     ),
     PROBES["scrub"]: (
-        same(PROBES["dedup"], *ROW, *PLANTED),
+        same(PROBES["dedup"], *UNTOUCHED, *PLANTED),
+        *(Origin((name,), PROBES["dedup"], (name,), "TRANSFORMATION", masking=True) for name in SAID),
         made(("similarity", "caught"), PROBES["dedup"], *SAID),
-        made((*SAID, "similarity"), DEDUP, *SAID),
+        made((*SAID, "similarity"), DEDUP, *SAID),  # leaks: an evaluation item, planted into a row
     ),
     CLEAN: (same(SCRUB, *ROW), chosen(SCRUB, *SAID), chosen(ITEMS, *QUESTION)),
     "data/decontaminate/ledger.parquet": (
