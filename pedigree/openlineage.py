@@ -26,7 +26,6 @@ from openlineage.client.facet_v2 import (
     output_statistics_output_dataset,
     schema_dataset,
     source_code_location_job,
-    storage_dataset,
 )
 from openlineage.client.serde import Serde
 
@@ -154,8 +153,6 @@ def output_facets(dataset: Dataset, run: StageRun) -> dict[str, DatasetFacet]:
             lifecycle_state_change_dataset.LifecycleStateChange.OVERWRITE, producer=PRODUCER
         )
     }
-    if dataset.kind == "TABLE":
-        facets["storage"] = storage_dataset.StorageDatasetFacet("dvc", "parquet", producer=PRODUCER)
     origins = [(dataset.namespace, origin) for origin in ORIGINS.get(dataset.name, ())]
     if dataset.name == "data/pool/rows.parquet":
         origins = [(namespace, origin._replace(table=name)) for (namespace, name), found in run.raw.items()
