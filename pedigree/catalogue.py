@@ -19,9 +19,11 @@ from stages.common.errors import InputError
 from stages.common.files import write_text
 
 if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
     from openlineage.client.transport.http import HttpTransport
 
 SCP_FORM = re.compile(r"(?:[\w.-]+@)?([\w.-]+\.[\w.-]+):(?!//)(.+)")  # git@host.org:team/project.git
+WAIT_SECONDS = 60  # for a transport that sends in the background
 RETRIES = {"total": 3, "connect": 3, "read": 3}
 
 
@@ -48,21 +50,25 @@ def choose_namespace(given: str | None, repository: str | None) -> str:
     return chosen
 
 
-def send(runs: list[StageRun], namespace: str, repository: str | None, address: str) -> None:
-    """Send the events; an empty `address` leaves it to the client's configuration. Raises InputError."""
+def connect(address: str) -> "OpenLineageClient":
+    """A client for one address, or by its own configuration where `address` is empty. Raises InputError."""
     from openlineage.client import OpenLineageClient
-
-    from pedigree.openlineage import build_event
 
     try:
         client = OpenLineageClient(transport=http_transport(address)) if address else OpenLineageClient()
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(f"--emit: OpenLineage's configuration cannot be used ({error})") from None
-    kind = client.transport.kind
-    if kind == "noop":
+    if client.transport.kind == "noop":
         raise InputError("--emit: OPENLINEAGE_DISABLED is set, so nothing was sent")
-    if kind == "console":
+    if client.transport.kind == "console":
         raise InputError("--emit: where to? Give an address, or set OPENLINEAGE_URL, or write an openlineage.yml")
+    return client
+
+
+def send(client: "OpenLineageClient", runs: list[StageRun], namespace: str, repository: str | None) -> None:
+    """Send the events, one after the other. Raises InputError at the first that is not accepted."""
+    from pedigree.openlineage import build_event
+
     for number, run in enumerate(runs):
         try:
             client.emit(build_event(run, namespace, repository))
@@ -72,7 +78,7 @@ def send(runs: list[StageRun], namespace: str, repository: str | None, address: 
                 f"--emit: {number} of {len(runs)} events were sent, then {reason}; send them again when it is mended, "
                 "the same run is the same event"
             ) from None
-    if not client.close(60):
+    if not client.close(WAIT_SECONDS):
         raise InputError("--emit: not every event was sent within a minute; send them again")
     print(f"{len(runs)} events sent, namespace {namespace}")
 
@@ -104,10 +110,11 @@ def catalogue(arguments: argparse.Namespace) -> None:
         raise InputError("--emit: sends OpenLineage events; leave out --output and --format")
     repository = repository_url()
     namespace = choose_namespace(arguments.namespace, repository)
+    client = None if arguments.emit is None else connect(arguments.emit)
     snapshot = Snapshot(arguments.rev)
     runs = RunReader(snapshot, namespace).read()
-    if arguments.emit is not None:
-        send(runs, namespace, repository, arguments.emit)
+    if client is not None:
+        send(client, runs, namespace, repository)
     else:
         if arguments.format == "prov":
             from pedigree.provenance import document_text

@@ -18,7 +18,8 @@ from stages.common.rows import CONVERSATIONS, ROW_SCHEMA
 ROW = tuple(ROW_SCHEMA)
 TEXTS = CONVERSATIONS
 SAID = (*TEXTS, "tools")
-PLANTED = tuple(name for name in PROBE_SCHEMA if name not in (*ROW, "caught", "similarity"))
+JUDGED = ("expected", "similarity", "caught")  # of a probe: what the stage that it measures finds
+PLANTED = tuple(name for name in PROBE_SCHEMA if name not in (*ROW, *JUDGED))
 KINDS = ("sft", "preference", "unpaired")
 TRAINED_ON = {"sft": "sft", "align": "preference", "quantized": "sft"}
 # Kind and field of a raw record → the columns that it fills; every other field is part of `messages`.
@@ -82,8 +83,8 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     PROBES["dedup"]: (
         same(PROBES["pool"], *ROW, *PLANTED),
-        made(("similarity", "caught"), PROBES["pool"], *SAID),
-        made(("similarity", "caught"), POOL, *SAID),
+        made(JUDGED, PROBES["pool"], *SAID),
+        made(JUDGED, POOL, *SAID),
     ),
     CLUSTERS: (
         Origin(("cluster", "row_id"), POOL, ("row_id", "row_id"), "IDENTITY"),
@@ -106,7 +107,7 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     PROBES["scrub"]: (
         same(PROBES["dedup"], *UNTOUCHED, *PLANTED),
         *(Origin((name,), PROBES["dedup"], (name,), "TRANSFORMATION", masking=True) for name in SAID),
-        made(("similarity", "caught"), PROBES["dedup"], *SAID),
+        made(JUDGED, PROBES["dedup"], *SAID),
         made((*SAID, "similarity"), DEDUP, *SAID),  # leaks: an evaluation item, planted into a row
     ),
     CLEAN: (same(SCRUB, *ROW), chosen(SCRUB, *SAID), chosen(ITEMS, *QUESTION)),
@@ -131,8 +132,8 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     PROBES["decontaminate"]: (
         same(PROBES["scrub"], *ROW, *PLANTED),
-        made(("similarity", "caught"), PROBES["scrub"], *SAID),
-        made(("similarity", "caught"), ITEMS, *QUESTION),
+        made(JUDGED, PROBES["scrub"], *SAID),
+        made(JUDGED, ITEMS, *QUESTION),
     ),
     "data/mix/ledger.parquet": (same(CLEAN, "row_id"), made(("reason", "detail"), CLEAN, *SAID, "source", "kind")),
     **{
