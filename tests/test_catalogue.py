@@ -1,11 +1,12 @@
 """pedigree catalogue on a finished run: what it says is recounted from the tables, and a real server receives it."""
 
+import io
 import json
-import sys
 import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from tiny import ROOT, call, complain, tell
 
 from pedigree import openlineage as events_module
 from pedigree.catalogue import repository_url
+from pedigree.cli import main
 from pedigree.columns import ORIGINS
 from pedigree.runs import place_of
 
@@ -39,7 +41,11 @@ def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def written(project: Path) -> list[str]:
-    return call(project, sys.executable, "-m", "pedigree", "catalogue", "--namespace", "clinic").splitlines()
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told):
+        patch.chdir(project)
+        main(["catalogue", "--namespace", "clinic"])
+    return told.getvalue().splitlines()
 
 
 @pytest.fixture
@@ -284,6 +290,20 @@ def test_the_same_run_is_the_same_bytes(inside: Path, tmp_path: Path, capsys: py
     tell(capsys, "catalogue", "--format", "prov", "--output", str(forms[0]))
     tell(capsys, "catalogue", "--format", "prov", "--output", str(forms[1]), "--rev", "HEAD")
     assert forms[0].read_bytes() == forms[1].read_bytes()
+
+
+def test_code_and_namespace_are_those_of_the_remote(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(inside, "git", "remote", "add", "origin", "https://me:hush@git.example.org/team/clinic.git")
+    try:
+        text = tell(capsys, "catalogue")
+    finally:
+        call(inside, "git", "remote", "remove", "origin")
+    assert "hush" not in text
+    events = {event["job"]["name"]: event for event in map(json.loads, text.splitlines())}
+    assert {event["job"]["namespace"] for event in events.values()} == {"git.example.org/team/clinic"}
+    code = events["align"]["job"]["facets"]["sourceCodeLocation"]
+    assert (code["url"], code["path"]) == ("https://git.example.org/team/clinic", "stages/dpo.py")
+    assert code["version"] == call(inside, "git", "rev-parse", "HEAD").strip()
 
 
 def test_events_reach_a_server(
