@@ -5,6 +5,7 @@ and parameters leave, never a row, nor what may be personal in params.yaml (scru
 """
 
 import argparse
+import logging
 import os
 import re
 import subprocess
@@ -54,6 +55,8 @@ def connect(address: str) -> "OpenLineageClient":
     """A client for one address, or by its own configuration where `address` is empty. Raises InputError."""
     from openlineage.client import OpenLineageClient
 
+    for name in ("openlineage", "urllib3"):  # what they would warn of is said below, in one line
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         client = OpenLineageClient(transport=http_transport(address)) if address else OpenLineageClient()
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

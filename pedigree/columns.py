@@ -11,6 +11,7 @@ A stage reads from a folder the tables that are named here for the tables that i
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from pedigree.journey import KINDS
 from stages.common.formats import FIELDS
 from stages.common.probes import PROBE_SCHEMA
 from stages.common.rows import CONVERSATIONS, ROW_SCHEMA
@@ -18,9 +19,8 @@ from stages.common.rows import CONVERSATIONS, ROW_SCHEMA
 ROW = tuple(ROW_SCHEMA)
 TEXTS = CONVERSATIONS
 SAID = (*TEXTS, "tools")
-JUDGED = ("expected", "similarity", "caught")  # of a probe: what the stage that it measures finds
-PLANTED = tuple(name for name in PROBE_SCHEMA if name not in (*ROW, *JUDGED))
-KINDS = ("sft", "preference", "unpaired")
+FOUND = ("expected", "similarity", "caught")  # of a probe: what the stage that it measures finds
+PLANTED = tuple(name for name in PROBE_SCHEMA if name not in (*ROW, *FOUND))
 TRAINED_ON = {"sft": "sft", "align": "preference", "quantized": "sft"}
 # Kind and field of a raw record → the columns that it fills; every other field is part of `messages`.
 FEEDS = {
@@ -83,8 +83,8 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     PROBES["dedup"]: (
         same(PROBES["pool"], *ROW, *PLANTED),
-        made(JUDGED, PROBES["pool"], *SAID),
-        made(JUDGED, POOL, *SAID),
+        made(FOUND, PROBES["pool"], *SAID),
+        made(FOUND, POOL, *SAID),
     ),
     CLUSTERS: (
         Origin(("cluster", "row_id"), POOL, ("row_id", "row_id"), "IDENTITY"),
@@ -107,7 +107,7 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     PROBES["scrub"]: (
         same(PROBES["dedup"], *UNTOUCHED, *PLANTED),
         *(Origin((name,), PROBES["dedup"], (name,), "TRANSFORMATION", masking=True) for name in SAID),
-        made(JUDGED, PROBES["dedup"], *SAID),
+        made(FOUND, PROBES["dedup"], *SAID),
         made((*SAID, "similarity"), DEDUP, *SAID),  # leaks: an evaluation item, planted into a row
     ),
     CLEAN: (same(SCRUB, *ROW), chosen(SCRUB, *SAID), chosen(ITEMS, *QUESTION)),
@@ -132,8 +132,8 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     PROBES["decontaminate"]: (
         same(PROBES["scrub"], *ROW, *PLANTED),
-        made(JUDGED, PROBES["scrub"], *SAID),
-        made(JUDGED, ITEMS, *QUESTION),
+        made(FOUND, PROBES["scrub"], *SAID),
+        made(FOUND, ITEMS, *QUESTION),
     ),
     "data/mix/ledger.parquet": (same(CLEAN, "row_id"), made(("reason", "detail"), CLEAN, *SAID, "source", "kind")),
     **{

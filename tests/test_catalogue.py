@@ -16,6 +16,7 @@ from uuid import UUID
 import attr
 import jsonschema
 import polars as pl
+import prov
 import pytest
 from openlineage.client import event_v2, facet_v2
 from prov.model import ProvDocument
@@ -396,6 +397,8 @@ def test_prov_loads_and_says_who_made_what(inside: Path, capsys: pytest.CaptureF
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         document = ProvDocument.deserialize(content=text)
+    schema = json.loads((Path(prov.__file__).parent / "tests/schemas/prov-json.schema.json").read_text())
+    jsonschema.validate(json.loads(text), schema)  # the W3C member submission's
     kinds = Counter(type(record).__name__ for record in document.records)
     lock = YAML(typ="safe").load(Path("dvc.lock").read_text())["stages"]
     assert kinds["ProvActivity"] == len(lock)
