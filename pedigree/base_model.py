@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.base import Base
+from stages.common.params import Base
 from stages.common.params import PARAMS_FILE, read_yaml
 
 BASE_CONFIG = Path("models/base/config.json")
