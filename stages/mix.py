@@ -1,10 +1,11 @@
 """Sample the mixture.    data/decontaminate, data/clusters, tokenizer of models/base → data/mix/{KIND,ledger}.parquet
 
-Within each kind (sft, preference, unpaired), every source gets its share of the budget, in tokens of the base model's
-tokenizer or in rows (stages/mixing/sample.py), if the policy allows all of them (stages/common/policy.py). Held-out rows are chosen before that, in whole groups: what one person
-wrote, what asks the same, what dedup found alike, of whatever kind, stands on one side (stages/mixing/split.py). The
-order of training is fixed here, too (`position`). All of it follows hashes of names and one seed: a row that comes or
-goes moves only rows at the edge of what its source gives.
+A source or base model that the policy forbids stops it before anything is sampled (stages/common/policy.py). Within each
+kind (sft, preference, unpaired), every source gets its share of the budget, in tokens of the base model's tokenizer or
+in rows (stages/mixing/sample.py). Held-out rows are chosen before that, in whole groups: what one person wrote, what
+asks the same, what dedup found alike, of whatever kind, stands on one side (stages/mixing/split.py). The order of
+training is fixed here, too (`position`). All of it follows hashes of names and one seed: a row that comes or goes moves
+only rows at the edge of what its source gives.
 """
 
 from pathlib import Path
@@ -86,8 +87,11 @@ def settle_licences(policy: Policy, base: Base, sources: list[Source]) -> Settle
 
 
 def measure_licences(mixture: pl.DataFrame, settled: Settled) -> dict[str, Any]:
-    """Rows, tokens and share of all training tokens of each licence, as the sources name it; what the model inherits."""
-    train = mixture.filter(split="train")
+    """Rows, tokens and share of all training tokens of each licence that is used; what the model inherits."""
+    names = {
+        key.removeprefix("sources."): " AND ".join(each.name for each in found) for key, found in settled.chosen.items()
+    }
+    train = mixture.filter(split="train").with_columns(licence=pl.col("source").replace_strict(names))
     by_licence = train.group_by("licence").agg(rows=pl.len(), tokens=pl.col("tokens").sum()).sort("licence")
     share = pl.col("tokens") / pl.col("tokens").sum()
     return {

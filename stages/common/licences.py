@@ -31,7 +31,7 @@ class Terms(Params):
     commercial_use: bool
     """Whether a model that earns money may be made of it."""
     derivatives: Literal["shared", "internal", "none"]
-    """Of what is made of it: shared, may be passed on; internal, may be made and not passed on; none, may not be made."""
+    """Of what is made of it: shared, may be passed on; internal, may be made, not passed on; none, may not be made."""
     share_alike: list[str]
     """Licences of which an adaptation must bear one where it is passed on, the best choice first; []: any."""
     attribution: bool

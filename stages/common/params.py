@@ -1,8 +1,8 @@
 """Read and validate params.yaml.
 
 A block is a class derived from `Params`: strict types, no unknown keys, no defaults, so that params.yaml is complete.
-Blocks that several stages read (`pipeline`, `base`, `sources`, `tasks`, `train`) stand here; each other block stands in its
-stage. Nothing here imports more than pydantic and ruamel.yaml: a mistake shows before any heavy import.
+Blocks that several stages read (`pipeline`, `base`, `sources`, `tasks`, `train`) stand here; each other block stands in
+its stage. Nothing here imports more than pydantic and ruamel.yaml: a mistake shows before any heavy import.
 """
 
 from pathlib import Path

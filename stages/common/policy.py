@@ -1,9 +1,9 @@
 """Hold the licences and consents of a mixture and its base model against the policy of params.yaml.
 
-`settle` tells everything that the policy forbids, and what the model inherits where it forbids nothing: the licence that
-it may bear and the duties that go with it. Where licences meet (Creative Commons' chart of adaptations is the model): of
-the licences that share-alike works allow, one must be left that all of them allow; it must not be freer than a
-non-commercial work, and bear no conditions but its own. It is no legal advice.
+`settle` tells everything that the policy forbids, and what the model inherits where it forbids nothing: the licence
+that it may bear and the duties that go with it. Where licences meet (after Creative Commons' chart of adaptations), one
+must be left that every share-alike work allows; a work under it goes neither with a work that nobody may earn with,
+unless it says the same, nor with one that adds conditions. It is no legal advice.
 """
 
 import difflib
@@ -226,7 +226,9 @@ def combine(pairs: Sequence[tuple[str, Licence]]) -> tuple[str, list[str]]:
         if conditions:
             clashes.append(clash(holder, (key, licence), "the one lets nobody add conditions, the other has some"))
         elif not free and holder[1].terms.commercial_use:
-            clashes.append(clash(holder, (key, licence), "the one lets everybody earn with the model, the other nobody"))
+            clashes.append(
+                clash(holder, (key, licence), "the one lets everybody earn with the model, the other nobody")
+            )
     return left[0], clashes
 
 
