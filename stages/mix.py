@@ -1,6 +1,6 @@
 """Sample the mixture.    data/decontaminate, data/clusters, tokenizer of models/base → data/mix/{KIND,ledger}.parquet
 
-A source or base model that the policy forbids stops it before anything is sampled (stages/common/policy.py). Within each
+A source or base model that the policy forbids stops it before anything is sampled (stages/common/policy.py). Of each
 kind (sft, preference, unpaired), every source gets its share of the budget, in tokens of the base model's tokenizer or
 in rows (stages/mixing/sample.py). Held-out rows are chosen before that, in whole groups: what one person wrote, what
 asks the same, what dedup found alike, of whatever kind, stands on one side (stages/mixing/split.py). The order of

@@ -66,7 +66,7 @@ def describe_licences(facts: Facts) -> dict[str, Any]:
         "no_consent": {name: number for name, number in facts.metrics["pool"].get("no_consent", {}).items() if number},
         "duties": settled.duties,
         "model_licence": settled.model_licence,
-        "notice": write_notice(credits) if policy.release == "public" else "",
+        "notice": write_notice(credits, settled.model_licence) if policy.release == "public" else "",
     }
 
 
@@ -115,14 +115,15 @@ def gather_credits(
     return credits
 
 
-def write_notice(credits: Sequence[Credit]) -> str:
+def write_notice(credits: Sequence[Credit], model_licence: str) -> str:
     """The text to pass on with the model: title, author, source and licence of what asks for it, and the changes."""
-    lines = ["This model was made from:", ""]
+    lines = [f"Licence: {model_licence}. This model was made from:", ""]
     for credit in credits:
         if any(licence.terms.attribution for licence in credit.terms):
             where = f" ({credit.link})" if credit.link else ""
             licences = ", ".join(f"{licence.name}, {licence.terms.url}" for licence in credit.terms)
             lines.append(f"- {credit.title}, by {credit.author}{where}; licence {licences}")
-    lines += ["", "Changes: the weights were trained further and quantized; the texts were filtered, and personal data"]
-    lines += ["in them replaced, before the model was trained on them. No author endorses the model."]
-    return "\n".join(lines) if len(lines) > 5 else ""
+    if len(lines) == 2:
+        return ""
+    changes = "the weights were trained further and quantized; in the texts personal data was replaced before training"
+    return "\n".join([*lines, "", f"Changes: {changes}. No author endorses the model."])
