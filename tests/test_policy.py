@@ -115,6 +115,7 @@ def test_older_no_derivatives_bar_making_them_in_the_house_too() -> None:
         ("(MIT OR ISC) and cc0-1.0", [["MIT", "CC0-1.0"], ["ISC", "CC0-1.0"]]),
         ("GPL-2.0-only WITH Classpath-exception-2.0", [["GPL-2.0-only"]]),
         ("MIT AND MIT", [["MIT"]]),
+        ("MIT AND ISC AND CC0-1.0", [["MIT", "ISC", "CC0-1.0"]]),
     ],
 )
 def test_expressions(expression: str, alternatives: list[list[str]]) -> None:
@@ -151,6 +152,10 @@ def test_of_a_choice_the_one_that_the_policy_allows_is_used() -> None:
         [],
     ]
     assert [line.partition(":")[0] for line in settled.conflicts] == ["params.yaml, sources.source_2.licence"]
+    [conflict] = judge("CC-BY-NC-4.0 OR CC-BY-NC-SA-4.0").conflicts  # the one of the two that lacks less
+    assert "CC-BY-NC-4.0 forbids commercial use" in conflict
+    allowed = judge("CC-BY-NC-4.0 OR CC-BY-SA-4.0", share_alike="accept")  # the first asks for less, and is forbidden
+    assert (allowed.conflicts, allowed.model_licence) == ([], "CC-BY-SA-4.0")
     unnamed = settle(make_policy(), [work("MIT OR CC0-1.0", attribution=None)])
     assert unnamed.conflicts == []
     assert unnamed.chosen["sources.forum"][0].name == "CC0-1.0"
