@@ -406,19 +406,21 @@ def test_licences_and_attributions(rendered: tuple[str, str, pl.DataFrame]) -> N
     assert "Licence: Apache-2.0. This model was made from:" in notice
     assert "- The &lt;faq&gt;, by A clinic; licence CC-BY-4.0, https://creativecommons.org/" in notice
     assert "votes" not in notice  # its terms ask for nobody's name
-    assert "The model may bear: Apache-2.0 ." in words(page)
+    assert "Licence of the model: Apache-2.0 ." in words(page)
 
 
 def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
-    params = PARAMS | {"sources": [*PARAMS["sources"], PARAMS["sources"][0] | {"name": "spare", "share": 0.0}]}
+    faq, votes = PARAMS["sources"]
+    shared = [faq | {"share": 0.9}, faq | {"name": "spare", "share": 0.1}, faq | {"name": "off", "share": 0.0}, votes]
+    params = PARAMS | {"sources": shared}
     write_inputs(folder, params, METRICS | {"pool": METRICS["pool"] | {"no_consent": {"faq": 2}}})
     shares = pl.read_csv("metrics/plots/mix.csv")
-    pl.concat(
-        [shares, shares[:1].with_columns(source=pl.lit("spare"), rows=pl.col("rows") * 0, tokens=pl.col("tokens") * 0)]
-    ).write_csv("metrics/plots/mix.csv")
+    nothing = shares[:1].with_columns(rows=pl.col("rows") * 0, tokens=pl.col("tokens") * 0)
+    others = [nothing.with_columns(source=pl.lit(name)) for name in ("spare", "off")]
+    pl.concat([shares, *others]).write_csv("metrics/plots/mix.csv")
     card.main()
     text = Path("reports/card.md").read_text()
-    assert "Not in it: spare. Of faq 2 records went no further for lack of consent." in text
+    assert "Not in it: spare, off. Of faq 2 records went no further for lack of consent." in text
     assert "| public | faq | 500 |" in text
 
 

@@ -140,7 +140,7 @@ def test_from_the_files_to_a_result(project: Path) -> None:
     assert all(
         name in card for name in ("tickets", "chats", "reviews", "helpdesk", "terms of the help desk, section 4")
     )
-    assert "The model may bear: **not to be released**" in card
+    assert "Licence of the model: **not to be released**" in card
     assert "helpdesk.acc" in call(project, *PEDIGREE, "summary")
     assert "Data and pipelines are up to date" in call(project, *DVC, "repro")
 
