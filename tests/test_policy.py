@@ -393,7 +393,7 @@ def test_consent_comes_before_all_else_that_is_wrong(empty: Path) -> None:
     lines = [{"question": "a", "answer": "b", "opt_in": True}, {"opt_in": False}, {"question": "a", "answer": "b"}]
     lines += [{"question": "c", "opt_in": True}]
     content = "\n".join(map(json.dumps, lines)).encode()
-    rows, refused, metrics = pool_of(asking("true"), "notes.jsonl.gz", gzip.compress(content))
+    rows, refused, metrics = pool_of(asking("true", "none"), "notes.jsonl.gz", gzip.compress(content))
     assert rows["record"].to_list() == [0]
     assert [reason.split(";")[0] for reason in refused["reason"]] == [
         "no consent ('opt_in')", "no consent ('opt_in')", "'answer' is missing",

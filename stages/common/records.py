@@ -98,7 +98,7 @@ def require_consent(record: Any, source: Source) -> Any:
     value = record.get(consent.column)
     if isinstance(value, float) and value.is_integer():  # a column of integers with gaps in it comes as floats
         value = int(value)
-    if str(value).strip().lower() in {each.strip().lower() for each in consent.values}:
+    if value is not None and str(value).strip().lower() in {each.strip().lower() for each in consent.values}:
         return record
     return RecordError(f"{NO_CONSENT} ('{consent.column}')")
 
