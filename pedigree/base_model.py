@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from stages.base import Base
-from stages.common.params import PARAMS_FILE, read_yaml
+from stages.common.params import PARAMS_FILE, Base, read_yaml
 
 BASE_CONFIG = Path("models/base/config.json")
 BYTES_OF_DTYPE = {"bfloat16": 2, "float32": 4}

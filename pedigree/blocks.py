@@ -15,7 +15,8 @@ from stages.common.params import PARAMS_FILE, check_shares, describe
 # block: (module, class). `sources` and `tasks` are lists of theirs.
 BLOCKS = {
     "pipeline": ("stages.common.params", "Pipeline"),
-    "base": ("stages.base", "Base"),
+    "base": ("stages.common.params", "Base"),
+    "policy": ("stages.common.policy", "Policy"),
     "sources": ("stages.common.params", "Source"),
     "tasks": ("stages.common.params", "Task"),
     "engine": ("stages.common.engine", "Engine"),

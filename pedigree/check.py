@@ -114,6 +114,19 @@ def check_places(blocks: Blocks, report: Report) -> None:
             report.wrong(f"decontaminate.tasks.{name}", f"no such task; there are {', '.join(tasks)}")
 
 
+def check_policy(blocks: Blocks, report: Report) -> None:
+    """Licences and consents of the sources and of the base model, and what the model inherits from them."""
+    from stages.common.policy import list_works, settle
+
+    policy = blocks["policy"]
+    settled = settle(policy, list_works(blocks["base"], blocks["sources"]))
+    report.mistakes += settled.conflicts
+    if not settled.conflicts:
+        report.facts.append(("policy", f"{policy.use} use; licence of the model: {settled.model_licence}"))
+        for duty in settled.duties:
+            report.note("policy", duty)
+
+
 def check_training(blocks: Blocks, report: Report) -> None:
     """Rates that train nothing or too much, and what differential privacy asks."""
     for name in ("train", "dpo"):
@@ -223,6 +236,7 @@ def list_pins(group: str, groups: dict[str, list[Any]]) -> list[str]:
 # Each check with the blocks that it reads; it runs where they are valid.
 CHECKS: tuple[tuple[Callable[[Blocks, Report], None], tuple[str, ...]], ...] = (
     (check_sources, ("sources",)),
+    (check_policy, ("policy", "base", "sources")),
     (check_key, ("pool",)),
     (check_scrub, ("scrub",)),
     (check_tasks, ("tasks",)),

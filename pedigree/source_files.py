@@ -61,7 +61,7 @@ def check_records(source: Source, whole: bool, report: Report) -> tuple[int, int
     """
     from stages.common.conversation import RecordError
     from stages.common.formats import parse
-    from stages.common.records import read_entries
+    from stages.common.records import read_entries, require_consent
 
     if not whole and source.format == "oasst":
         return 0, 0
@@ -71,9 +71,10 @@ def check_records(source: Source, whole: bool, report: Report) -> tuple[int, int
         for _, entry in islice(read_entries(source), None if whole else FIRST_RECORDS):
             records += 1
             try:
-                if isinstance(entry.value, RecordError):
-                    raise entry.value
-                parse(entry.value, source.format, source.columns)
+                record = require_consent(entry.value, source)
+                if isinstance(record, RecordError):
+                    raise record
+                parse(record, source.format, source.columns)
             except RecordError as error:
                 reasons[error.reason] += 1
     except InputError as error:

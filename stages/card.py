@@ -21,6 +21,7 @@ from stages.common.stage import run, say  # isort: skip
 from stages.cards import lineage, plots, wording
 from stages.cards.hub import front_matter, metadata
 from stages.cards.inputs import MODELS, Facts, read_facts
+from stages.cards.licences import describe_licences
 from stages.cards.scores import Difference, Score, compare, evaluation_table, list_scores, main_scores
 from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_text
@@ -136,6 +137,7 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         ],
         "lanes": lanes,
         "kinds": list_sources(facts),
+        "licences": describe_licences(facts),
         "removals": wording.removals(facts),
         "entities": list_entities(facts),
         "probes": wording.probes(facts),

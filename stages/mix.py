@@ -1,10 +1,11 @@
 """Sample the mixture.    data/decontaminate, data/clusters, tokenizer of models/base → data/mix/{KIND,ledger}.parquet
 
-Within each kind (sft, preference, unpaired), every source gets its share of the budget, in tokens of the base model's
-tokenizer or in rows (stages/mixing/sample.py). Held-out rows are chosen before that, in whole groups: what one person
-wrote, what asks the same, what dedup found alike, of whatever kind, stands on one side (stages/mixing/split.py). The
-order of training is fixed here, too (`position`). All of it follows hashes of names and one seed: a row that comes or
-goes moves only rows at the edge of what its source gives.
+A source or base model that the policy forbids stops it before anything is sampled (stages/common/policy.py). Of each
+kind (sft, preference, unpaired), every source gets its share of the budget, in tokens of the base model's tokenizer or
+in rows (stages/mixing/sample.py). Held-out rows are chosen before that, in whole groups: what one person wrote, what
+asks the same, what dedup found alike, of whatever kind, stands on one side (stages/mixing/split.py). The order of
+training is fixed here, too (`position`). All of it follows hashes of names and one seed: a row that comes or goes moves
+only rows at the edge of what its source gives.
 """
 
 from pathlib import Path
@@ -17,7 +18,8 @@ from stages.common.stage import run, say  # isort: skip
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_csv, write_json, write_table
 from stages.common.ledger import LEDGER_SCHEMA
-from stages.common.params import Params, PositiveInt, Seed, Source, load, load_sources
+from stages.common.params import Base, Params, PositiveInt, Seed, Source, load, load_sources
+from stages.common.policy import Policy, Settled, list_works, settle
 from stages.common.rows import ROW_SCHEMA, read_rows
 from stages.mixing.sample import Order, cap_rows, divide_shares, order_mixture, sample_source, widest_budget
 from stages.mixing.split import add_split, check_separation, group_rows, read_links
@@ -74,6 +76,32 @@ def check_window(params: Mix, window: int | None) -> None:
             f"params.yaml, mix.max_length_tokens: {params.max_length_tokens} is more than the base model's window of "
             f"{window} tokens; set it to {window} or less"
         )
+
+
+def settle_licences(policy: Policy, base: Base, sources: list[Source]) -> Settled:
+    """What the model inherits. Raises InputError that names everything that the policy forbids."""
+    settled = settle(policy, list_works(base, sources))
+    if settled.conflicts:
+        raise InputError("\n".join(settled.conflicts))
+    return settled
+
+
+def measure_licences(mixture: pl.DataFrame, settled: Settled) -> dict[str, Any]:
+    """Rows, tokens and share of all training tokens of each licence that is used; what the model inherits."""
+    names = {
+        key.removeprefix("sources."): " AND ".join(each.name for each in found) for key, found in settled.chosen.items()
+    }
+    train = mixture.filter(split="train").with_columns(licence=pl.col("source").replace_strict(names))
+    by_licence = train.group_by("licence").agg(rows=pl.len(), tokens=pl.col("tokens").sum()).sort("licence")
+    share = pl.col("tokens") / pl.col("tokens").sum()
+    return {
+        "licences": {
+            licence: {"rows": rows, "tokens": tokens, "share_tokens": part}
+            for licence, rows, tokens, part in by_licence.with_columns(part=share).iter_rows()
+        },
+        "model_licence": settled.model_licence,
+        "duties": settled.duties,
+    }
 
 
 def prepare_rows(rows: pl.DataFrame, sources: list[Source], params: Mix) -> pl.DataFrame:
@@ -215,6 +243,7 @@ def measure(rows: pl.DataFrame, mixture: pl.DataFrame, ledger: pl.DataFrame, sou
 
 def main() -> None:
     params, sources = load(Mix, "mix"), load_sources()
+    settled = settle_licences(load(Policy, "policy"), load(Base, "base"), sources)
     check_window(params, read_json("models/base/config.json").get("max_position_embeddings"))
     rows, links = read_rows("data/decontaminate"), read_links(Path("data/clusters"))
     groups = group_rows(rows, links, params.seed)
@@ -230,9 +259,10 @@ def main() -> None:
     write_table("data/mix/ledger.parquet", ledger)
     write_csv("metrics/plots/mix.csv", described.select("kind", "source", "planned", "realised", "tokens", "rows"))
     grouped = prepared.join(groups, on="row_id")
-    metrics = measure(grouped, mixture, ledger, described)
+    metrics = measure(grouped, mixture, ledger, described) | measure_licences(mixture, settled)
     write_json("metrics/mix.json", metrics)
-    tell(list_warnings(grouped, described, sources, params.heldout_share.model_dump(), params.unit), described, metrics)
+    lacking = list_warnings(grouped, described, sources, params.heldout_share.model_dump(), params.unit)
+    tell([*settled.duties, *lacking], described, metrics)
 
 
 def tell(warnings: list[str], described: pl.DataFrame, metrics: dict[str, Any]) -> None:

@@ -3,11 +3,11 @@
 data/raw/{sources,exclusions.jsonl} → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
-malformed record is refused: refused.parquet says which and why, never what stood in it, and
-records_in = records_read + refused is checked. Rows on the exclusion list (data/raw/exclusions.jsonl, which
-`pedigree forget` writes) go no further, and the ledger names them. Files are read in batches, which become rows side by
-side and are written in order: memory holds some batches and about 110 bytes a row (docs/sources.md), however long the
-rows are.
+malformed record is refused, and one whose own column does not say that its subject agreed (`consent_by_record`):
+refused.parquet says which and why, never what stood in it, and records_in = records_read + refused is checked. Rows on
+the exclusion list (data/raw/exclusions.jsonl, which `pedigree forget` writes) go no further, and the ledger names them.
+Files are read in batches, which become rows side by side and are written in order: memory holds some batches and about
+110 bytes a row (docs/sources.md), however long the rows are.
 
 `row_id` is a keyed digest (HMAC-SHA256, RFC 2104) of the source's name, the subject, the content, and its occurrence
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
@@ -38,7 +38,7 @@ from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
 from stages.common.probes import Probes
-from stages.common.records import build_table, make_row_id, make_worker, read_entries
+from stages.common.records import NO_CONSENT, build_table, make_row_id, make_worker, read_entries
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_place, check_source
 from stages.common.table_file import open_table
@@ -90,6 +90,11 @@ class Tally:
     """Of these rows, those on the exclusion list."""
     excluded_with_subject: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def no_consent(self) -> int:
+        """Records that are refused because nobody agreed to their use."""
+        return sum(count for reason, count in self.reasons.items() if reason.startswith(NO_CONSENT))
 
     @property
     def without_subject(self) -> int:
@@ -216,6 +221,7 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
         "excluded": sum(tally.excluded for tally in tallies),
         "rows": {source.name: tally.rows - tally.excluded for source, tally in named},
         "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
+        "no_consent": {source.name: tally.no_consent for source, tally in named if source.consent_by_record},
         "subjects": subjects,
         "subject_missing": sum(tally.without_subject for source, tally in named if source.subject),
         "subject_key": subject_key,

@@ -28,7 +28,9 @@ def toy_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like models/base: the random Llama of the recipe `tiny`."""
     from stages.base import Base, random_model, set_special_tokens, write_model
 
-    params = Base(model="random:llama", digest=None, licence="none", chat_template="chatml", dtype="float32")
+    params = Base(
+        model="random:llama", digest=None, licence="none", attribution=None, chat_template="chatml", dtype="float32"
+    )
     model, tokenizer = random_model("llama")
     set_special_tokens(tokenizer, params.chat_template)
     folder = tmp_path_factory.mktemp("models") / "base"

@@ -29,8 +29,8 @@ def folder_digest(folder: Path) -> str:
 
 
 def run_base(folder: Path, model: str, digest: str | None, **environment: str) -> subprocess.CompletedProcess:
-    block = {"model": model, "digest": digest, "licence": "none", "chat_template": "chatml", "dtype": "float32"}
-    YAML().dump({"base": block}, folder / "params.yaml")
+    block = {"model": model, "digest": digest, "licence": "none", "attribution": None, "chat_template": "chatml"}
+    YAML().dump({"base": block | {"dtype": "float32"}}, folder / "params.yaml")
     return subprocess.run(
         [sys.executable, "-m", "stages.base"], cwd=folder, capture_output=True, text=True, timeout=300, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,

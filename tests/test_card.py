@@ -33,10 +33,24 @@ TRAIN = {
 }  # fmt: skip
 PARAMS = {
     "pipeline": {"sft": "sft", "align": "dpo", "final": "align"},
-    "base": {"model": "hub:someone/small-model@" + "a" * 40, "digest": "sha256:0", "licence": "Apache-2.0"},
+    "base": {
+        "model": "hub:someone/small-model@" + "a" * 40, "digest": "sha256:0", "licence": "Apache-2.0",
+        "attribution": {"title": "Small model", "author": "Someone", "link": "https://example.org/small"},
+        "chat_template": "chatml", "dtype": "float32",
+    },
+    "policy": {
+        "use": "commercial", "release": "public", "share_alike": "refuse", "no_derivatives": "refuse",
+        "consents": ["public"],
+        "licences": {
+            "ours | internal": {
+                "commercial_use": True, "derivatives": "shared", "share_alike": [], "attribution": False,
+                "conditions": None, "url": "letter of 3 May",
+            }
+        },
+    },
     "sources": [
         {"name": "faq", "path": "data/raw/sources/faq.json", "format": "alpaca", "licence": "CC-BY-4.0",
-         "consent": "public", "share": 1.0},
+         "attribution": {"title": "The <faq>", "author": "A clinic", "link": None}, "consent": "public", "share": 1.0},
         {"name": "votes", "path": "hub:someone/votes", "format": "pairs", "licence": "ours | internal",
          "consent": "public", "share": 1.0},
     ],
@@ -58,11 +72,18 @@ METRICS = {
                       "dirty_items": {"clinic": 1}, "items": {"clinic": 4}, "filtered": {"echo": 0, "too_short": 2}},
     "mix": {"rows_in": 1080, "rows_out": 900, "repeats": 0, "left_out": {"too_long": 20, "over_budget": 160},
             "sft": {"train_rows": 500, "heldout_rows": 25, "train_tokens": 60_000},
-            "preference": {"train_rows": 300, "heldout_rows": 75, "train_tokens": 50_000}},
+            "preference": {"train_rows": 300, "heldout_rows": 75, "train_tokens": 50_000},
+            "licences": {"CC-BY-4.0": {"rows": 500, "tokens": 60_000, "share_tokens": 0.545455},
+                         "ours | internal": {"rows": 300, "tokens": 50_000, "share_tokens": 0.454545}},
+            "model_licence": "Apache-2.0", "duties": []},
     "sft": {"rows_in": 500, "train_loss": 1.5, "heldout_loss": 1.25, "supervised_tokens": 31_000},
     "align": {"rows_in": 300, "loss_at_start": 0.693147, "heldout_accuracy": 0.72, "heldout_margin": 0.31},
     "quantize": {"rows_in": 64, "bytes": 1_200_000, "bytes_share": 0.4, "digest": "sha256:4b17"},
 }  # fmt: skip
+LLAMA = (
+    "llama3.1: pass the agreement on, say “Built with Llama”, begin the model's name with “Llama”, follow its "
+    "acceptable use policy; above 700 million users a month a licence from Meta."
+)
 CORRECT = {"base": [1, 0, 0, 0], "sft": [1, 1, 0, 0], "align": [1, 1, 1, 1], "quantized": [1, 1, 1, 0]}
 
 
@@ -291,6 +312,9 @@ def test_page_is_self_contained_and_accessible(rendered: tuple[str, str, pl.Data
     assert outline.all("html") == [{"lang": "en"}]
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in outline.tags}
     addresses = [value for _, found in outline.tags for name, value in found.items() if name in ("href", "src")]
+    elsewhere = [found["href"] for found in outline.all("a") if str(found["href"]).startswith("https://")]
+    assert elsewhere[0] == "https://example.org/small"  # to click on; nothing of it is fetched
+    addresses = [value for value in addresses if value not in elsewhere]
     assert addresses
     assert all(value and value.startswith("#") for value in addresses)
     assert "@import" not in page
@@ -353,7 +377,7 @@ def test_markdown_has_the_hubs_metadata(rendered: tuple[str, str, pl.DataFrame])
 
 def test_tables_of_the_markdown_are_whole(rendered: tuple[str, str, pl.DataFrame]) -> None:
     blocks = re.findall(r"(?:^\|.*\n)+", rendered[1], flags=re.MULTILINE)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1
@@ -362,9 +386,55 @@ def test_tables_of_the_markdown_are_whole(rendered: tuple[str, str, pl.DataFrame
 
 
 def test_an_unlisted_licence_is_other(folder: Path) -> None:
-    write_inputs(folder, PARAMS | {"base": PARAMS["base"] | {"licence": "Research only"}})
+    mixed = METRICS["mix"] | {"model_licence": "llama3.1", "duties": [LLAMA]}
+    write_inputs(
+        folder, PARAMS | {"base": PARAMS["base"] | {"licence": "LicenseRef-Llama-3.1"}}, METRICS | {"mix": mixed}
+    )
     card.main()
-    assert "\nlicense: other\nlicense_name: Research only\n" in Path("reports/card.md").read_text()
+    assert "\nlicense: other\nlicense_name: llama3.1\n" in Path("reports/card.md").read_text()
+
+
+def test_licences_and_attributions(rendered: tuple[str, str, pl.DataFrame]) -> None:
+    page, text, _ = rendered
+    assert "| Small model | Someone | https://example.org/small | Apache-2.0" in text
+    assert (
+        "| The \\<faq\\> | A clinic | – | CC-BY-4.0 (https://creativecommons.org/licenses/by/4.0/legalcode) |" in text
+    )
+    assert "| public | faq | 500 | 54.5\N{NO-BREAK SPACE}% |" in text  # 60,000 of 110,000 tokens
+    assert "| votes | unnamed | – | ours \\| internal (letter of 3 May) | public | votes | 300 | 45.5" in text
+    notice = page.partition("Notice to pass on")[2].partition("</section>")[0]
+    assert "Licence: Apache-2.0. This model was made from:" in notice
+    assert "- The &lt;faq&gt;, by A clinic; licence CC-BY-4.0, https://creativecommons.org/" in notice
+    assert "votes" not in notice  # its terms ask for nobody's name
+    assert "Licence of the model: Apache-2.0 ." in words(page)
+
+
+def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
+    faq, votes = PARAMS["sources"]
+    shared = [faq | {"share": 0.9}, faq | {"name": "spare", "share": 0.1}, faq | {"name": "off", "share": 0.0}, votes]
+    params = PARAMS | {"sources": shared}
+    write_inputs(folder, params, METRICS | {"pool": METRICS["pool"] | {"no_consent": {"faq": 2}}})
+    shares = pl.read_csv("metrics/plots/mix.csv")
+    nothing = shares[:1].with_columns(rows=pl.col("rows") * 0, tokens=pl.col("tokens") * 0)
+    others = [nothing.with_columns(source=pl.lit(name)) for name in ("spare", "off")]
+    pl.concat([shares, *others]).write_csv("metrics/plots/mix.csv")
+    card.main()
+    text = Path("reports/card.md").read_text()
+    assert "Not in it: spare, off. Of faq 2 records went no further for lack of consent." in text
+    assert "| public | faq | 500 |" in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({"release": "internal"}, "metrics/mix.json: was made under other licences than params.yaml names"),
+        ({"consents": []}, "params.yaml, sources.faq.consent: 'public' is none of policy.consents"),
+    ],
+)
+def test_a_card_of_another_policy_is_refused(policy: dict, message: str, folder: Path) -> None:
+    write_inputs(folder, PARAMS | {"policy": PARAMS["policy"] | policy})
+    with pytest.raises(InputError, match=message):
+        card.main()
 
 
 def test_same_inputs_same_bytes(folder: Path, rendered: tuple[str, str, pl.DataFrame]) -> None:

@@ -90,8 +90,16 @@ def put(block: str, **values: Any) -> Edit:
 def test_nothing_to_complain_of(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["blocks", "sources", "subjects", "tasks", "packages", "disk"]
-    assert lines[0].split(maxsplit=1)[1] == "19 of 19 valid"
+    assert [line.split()[0] for line in lines[:-1]] == [
+        "blocks",
+        "sources",
+        "policy",
+        "subjects",
+        "tasks",
+        "packages",
+        "disk",
+    ]
+    assert lines[0].split(maxsplit=1)[1] == "20 of 20 valid"
     assert lines[1].split(maxsplit=1)[1] == f"2, {len(QUESTIONS) + len(PAIRS)} B, 2 records read"
     assert lines[-1] == "params.yaml is fine. Next: dvc repro"
 

@@ -484,6 +484,7 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
         "excluded": 0,
         "rows": {"a": 2, "b": 1},
         "refused_by_source": {"a": 1, "b": 0},
+        "no_consent": {},
         "subjects": 1,
         "subject_missing": 1,
         "subject_key": "public",

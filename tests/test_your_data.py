@@ -80,7 +80,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page's steps 1 to 3."""
     folder = tmp_path_factory.mktemp("your_data")
     copy_project(folder)
-    sources, task, tasks = blocks_of_page()
+    sources, policy, task, tasks = blocks_of_page()
     write_files(folder / SOURCES)
     call(
         folder,
@@ -96,7 +96,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data/raw/eval/helpdesk.jsonl").write_text("\n".join(items))
     yaml = YAML()
     values = yaml.load((folder / "params.yaml").read_text())
-    values |= YAML(typ="safe", pure=True).load(sources) | YAML(typ="safe", pure=True).load(tasks)
+    for block in (sources, policy, tasks):
+        values |= YAML(typ="safe", pure=True).load(block)
     values["mix"]["budget"] = dict.fromkeys(("sft", "preference", "unpaired", "total"))
     yaml.dump(values, folder / "params.yaml")
     return folder
@@ -139,6 +140,7 @@ def test_from_the_files_to_a_result(project: Path) -> None:
     assert all(
         name in card for name in ("tickets", "chats", "reviews", "helpdesk", "terms of the help desk, section 4")
     )
+    assert "Licence of the model: **not to be released**" in card
     assert "helpdesk.acc" in call(project, *PEDIGREE, "summary")
     assert "Data and pipelines are up to date" in call(project, *DVC, "repro")
 

@@ -26,7 +26,7 @@ METRIC_TYPES = {"acc": "accuracy"}
 
 
 def licence_keys(licence: str) -> dict[str, str]:
-    identifier = licence.lower()
+    identifier = licence.lower().removesuffix("-only").removesuffix("-or-later")
     return {"license": identifier} if identifier in LICENCES.split() else {"license": "other", "license_name": licence}
 
 
@@ -61,7 +61,7 @@ def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -
     ]
     return {
         "language": [language],
-        **licence_keys(facts.params["base"]["licence"]),
+        **licence_keys(facts.metrics["mix"]["model_licence"]),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "base_model": base_name(facts.params["base"]["model"]),

@@ -21,12 +21,16 @@ REQUIRED = {
     "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates"),
     "scrub": ("rows_in", "rows_out", "entities"),
     "decontaminate": ("rows_in", "rows_out", "contaminated"),
-    "mix": ("rows_in", "rows_out", "left_out", "sft"),
+    "mix": ("rows_in", "rows_out", "left_out", "sft", "licences", "model_licence", "duties"),
     "sft": ("rows_in", "train_loss", "heldout_loss", "supervised_tokens"),
     "align": ("rows_in", "loss_at_start", "heldout_accuracy", "heldout_margin"),
     "quantize": ("rows_in", "bytes", "bytes_share"),
 }
-CURVES = {"sft": ("step", "loss"), "align": ("step", "loss"), "mix": ("kind", "source", "planned", "realised", "rows")}
+CURVES = {
+    "sft": ("step", "loss"),
+    "align": ("step", "loss"),
+    "mix": ("kind", "source", "planned", "realised", "tokens", "rows"),
+}
 NOT_OF_STAGES = ("catalogue", "dev")
 ITEM_KEY = ["task", "subtask", "item"]
 

