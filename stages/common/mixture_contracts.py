@@ -184,7 +184,7 @@ MIXTURE = Contract(
 
 def mixture_of(kind: str) -> Contract:
     """The contract of the table of one kind, as sft, align and quantize read it."""
-    own = Invariant("its own kind", f"a row is of another kind than {kind}", where(pl.col("kind") != kind))
+    own = Invariant("its own kind", "a row is of another kind than the table", where(pl.col("kind") != kind))
     return replace(MIXTURE, path=f"data/mix/{kind}.parquet", invariants=(*MIXTURE.invariants, own))
 
 

@@ -156,7 +156,7 @@ def ledger_of(stage: str, before: str | None, after: tuple[str, ...]) -> Contrac
     """The ledger's contract; `before` and `after`: where the rows that came and those that went on stand."""
     invariants: tuple[Invariant, ...] = (
         unique("one line a row", "a row has two lines, or a line no row", "row_id"),
-        Invariant("own lines", f"a line is of another stage than {stage}", where(pl.col("stage") != stage)),
+        Invariant("own lines", "a line is of another stage", where(pl.col("stage") != stage)),
         Invariant("known actions", "the action is neither drop nor change", where(~_action_is_known())),
         Invariant("a reason", "a line gives no reason", where(~pl.col("reason").str.contains(r"\S"))),
         Invariant("dropped is gone", "a row that was dropped is among those that go on", find_risen, ("rows_out",)),
