@@ -2,8 +2,8 @@
 
 Each file that dvc.lock names is hashed anew, whatever its time stamp says, so that a flipped bit is found; a folder is
 compared with DVC's own list of it, so that the file is named. Then the graph (what a stage read is what the
-stage before it wrote), parameters and packages, the contracts of all tables, the chain of models, and the card, which is
-rendered once more and must come out the same to the byte.
+stage before it wrote), parameters and packages, the contracts of all tables, the chain of models, and the card, which
+is rendered once more and must come out the same to the byte.
 """
 
 import argparse

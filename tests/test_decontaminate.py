@@ -345,7 +345,7 @@ def test_a_task_without_items_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="no item of the task general"):
         read_items(["clinic", "general"])
     items_of(item(QUESTION, ANSWER)).drop("answer").write_parquet(path)
-    with pytest.raises(InputError, match=r"columns: answer missing; .*`dvc repro --force scrub`"):
+    with pytest.raises(InputError, match=r"columns: answer missing; .*`dvc repro --force --single-item scrub`"):
         read_items(["clinic"])
 
 

@@ -339,7 +339,7 @@ def test_missing_marks_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.M
         read_dirty()
     Path("data/decontaminate").mkdir(parents=True)
     pl.DataFrame({"task": ["t"]}).write_parquet("data/decontaminate/items.parquet")
-    with pytest.raises(InputError, match=r"`dvc repro --force decontaminate`"):
+    with pytest.raises(InputError, match=r"`dvc repro --force --single-item decontaminate`"):
         read_dirty()
 
 

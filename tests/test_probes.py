@@ -675,5 +675,5 @@ def test_a_table_of_another_shape_is_refused(tmp_path: Path, monkeypatch: pytest
         read_probes("pool", "dedup")
     Path("data/pool").mkdir(parents=True)
     DUPLICATES.drop("expected").write_parquet("data/pool/probes.parquet")
-    with pytest.raises(InputError, match=r"columns: expected missing; .*`dvc repro --force pool`"):
+    with pytest.raises(InputError, match=r"columns: expected missing; .*`dvc repro --force --single-item pool`"):
         read_probes("pool", "dedup")

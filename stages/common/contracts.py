@@ -102,7 +102,7 @@ class Contract:
         folder = Path(self.path).parent.as_posix()
         return (
             f"it was edited, or is of another version or run: `dvc checkout --force {folder}` brings back the recorded "
-            f"one, `dvc repro --force {self.maker}` makes a new one"
+            f"one, `dvc repro --force --single-item {self.maker}` makes a new one"
         )
 
     def _list_breaches(self, table: pl.LazyFrame, given: Mapping[str, Any]) -> list[tuple[str, str]]:
