@@ -61,7 +61,8 @@ def find_shared_prompts(table: pl.LazyFrame) -> pl.LazyFrame:
 
 def on_both_sides(name: str) -> pl.Expr:
     """Whether what `name` says stands in training and among the held-out rows."""
-    return pl.col("split").min().over(name) != pl.col("split").max().over(name)
+    heldout = pl.col("split") == "heldout"
+    return heldout.any().over(name) & ~heldout.all().over(name)
 
 
 def find_torn(table: pl.LazyFrame, links: pl.LazyFrame) -> pl.LazyFrame:

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 
-from stages.common.contracts import Contract, Invariant, unique, unlike, where
+from stages.common.contracts import Contract, Find, Invariant, unique, unlike, where
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.rows import CONVERSATIONS, PROBE_PREFIX, ROW_SCHEMA, texts_of
 
@@ -62,10 +62,16 @@ def is_json(text: str | None) -> bool:
         return False
 
 
-_messages, _chosen, _rejected = (write_turns(name) for name in CONVERSATIONS)
-_whole = pl.when(_of_kind == "sft").then(_messages).otherwise(_messages + _chosen)
-_other = pl.when(_is_pair).then(_messages + _rejected).otherwise(pl.lit(""))
-_known = ~pl.any_horizontal(words.str.contains("?", literal=True) for words in (_messages, _chosen, _rejected))
+def where_turns(breaks: pl.Expr) -> Find:
+    """`where`, of an expression over kind and, as words of turns, messages, chosen and rejected; a reply that is not
+    there is null. The words are made once, which is most of the work."""
+    words = [pl.when(pl.col(name).is_not_null()).then(write_turns(name)).alias(name) for name in CONVERSATIONS]
+    return lambda table: table.select("row_id", "kind", *words).filter(breaks.fill_null(True))
+
+
+_chosen, _rejected = pl.col("chosen").fill_null(""), pl.col("rejected").fill_null("")
+_whole, _other = pl.col("messages") + _chosen, pl.col("messages") + _rejected
+_known = ~pl.any_horizontal(words.str.contains("?", literal=True) for words in (_whole, _other))
 _reply = r"^[ac](?:.*[ac])?$"
 _empty = [pl.col(name).is_null() for name in ("chosen", "rejected", "label")]
 _parts = {  # of each kind: whether chosen, rejected and label are empty
@@ -99,20 +105,20 @@ ROW_INVARIANTS = (
             )
         ),
     ),
-    Invariant("known roles", f"a message has none of the roles {', '.join(LETTERS)}", where(~_known)),
+    Invariant("known roles", f"a message has none of the roles {', '.join(LETTERS)}", where_turns(~_known)),
     Invariant(
         "order of turns",
         "the turns do not alternate as a chat template needs them: system if any, user, assistant, user, ...; a tool's "
         "answers after its call",
-        where(_known & ~(_whole.str.contains(BEGINNING) & _other.str.contains(BEGINNING))),
+        where_turns(_known & ~(_whole.str.contains(BEGINNING) & _other.str.contains(BEGINNING))),
     ),
     Invariant(
         "the assistant last",
         "what is to be learned does not end with the assistant, or a reply does not begin with it",
-        where(
-            ((_of_kind == "sft") & ~_messages.str.contains("[ac?]$"))
-            | (pl.col("chosen").is_not_null() & _known & ~_chosen.str.contains(_reply))
-            | (pl.col("rejected").is_not_null() & _known & ~_rejected.str.contains(_reply))
+        where_turns(
+            ((_of_kind == "sft") & ~pl.col("messages").str.contains("[ac?]$"))
+            | (_known & ~pl.col("chosen").str.contains(_reply).fill_null(True))
+            | (_known & ~pl.col("rejected").str.contains(_reply).fill_null(True))
         ),
     ),
     Invariant(
