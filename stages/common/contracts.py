@@ -5,8 +5,8 @@ rows, a sentence that says what is wrong with them, and, where it is not the usu
 table are told at once, by row ids, never by content. They are declared in `row_contracts.py`, `item_contracts.py`,
 `mixture_contracts.py` and `probes.py`; docs/contracts.md lists them.
 
-Finders work on lazy tables, whole columns at a time, and all of a table run side by side: a million rows between pool
-and mix take about 2 seconds on two cores (docs/contracts.md).
+Finders work on lazy tables, whole columns at a time, and all of a table run side by side: the rules of rows take 1.4
+seconds of processor time for a million rows, those of the mixture 8, of which 5 make words of prompts (docs/log.md).
 """
 
 from collections.abc import Callable, Iterable, Mapping
