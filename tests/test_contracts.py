@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from conftest import make_row, make_rows
 
-from pedigree.contracts import IN_FILES, IN_MEMORY, MARK, PAGE, write_list
+from pedigree.contracts import IN_FILES, IN_MEMORY, MARK, PAGE, check_tables, write_list
 from stages.common.contracts import Contract, Invariant, where, write_tables
 from stages.common.errors import InputError
 from stages.common.item_contracts import ITEMS, MARKED_ITEMS, evaluated_items
@@ -305,6 +305,28 @@ def test_nothing_is_written_where_one_table_breaks_its_contract() -> None:
     assert not Path("data/dedup").exists()
     write_tables({DEDUP: ROWS[1:], DEDUP_LEDGER: ledger}, rows_in=ROWS, rows_out=ROWS[1:])
     assert DEDUP.read().equals(ROWS[1:])
+
+
+@pytest.mark.usefixtures("inside")
+def test_tables_of_a_workspace_are_checked_against_each_other_as_far_as_they_are_here() -> None:
+    Path("params.yaml").write_text("mix: {repeat_cap: 1, max_length_tokens: 10}\nsources: [{name: source_a}]\n")
+    ledger = VALID[DEDUP_LEDGER][0]
+    write_tables({DEDUP: ROWS[1:], DEDUP_LEDGER: ledger}, rows_in=ROWS, rows_out=ROWS[1:])
+    assert check_tables() == (2, [])  # without the raw rows of pool
+    Path("data/mix").mkdir()
+    MIXED.write_parquet(SFT.path)
+    assert check_tables() == (3, [])
+    at(0, longest_tokens=11, tokens=11)(MIXED).write_parquet(SFT.path)
+    ROWS[:3].write_parquet(POOL.path)
+    _, told = check_tables()
+    assert [line.partition(": ")[0] for line in told] == [
+        "data/dedup/rows.parquet, came from before",
+        "data/mix/*.parquet, length limit",
+    ]
+    Path(POOL.path).write_bytes(b"PAR1")
+    _, told = check_tables()
+    assert "data/pool/rows.parquet: cannot be read" in told
+    assert "data/dedup/rows.parquet: cannot be read, or what stands beside it (data/pool/rows.parquet)" in told
 
 
 def test_a_writer_leaves_no_invariant_out() -> None:
