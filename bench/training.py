@@ -95,7 +95,7 @@ def compare(
 def bench_sft(steps: int, rounds: int) -> None:
     params, own = load(Train, "train"), load(sft.Sft, "sft")
     tokenizer = load_tokenizer(sft.PARENT)
-    rows = read_mixture(sft.DATA, tokenizer)[0].head(steps * params.batch_size)
+    rows = read_mixture(sft.PARENT, tokenizer)[0].head(steps * params.batch_size)
 
     def build(chosen: pl.DataFrame, settings: Train, folder: Path) -> Any:
         return sft.build_trainer(chosen, tokenizer, settings, own, folder)

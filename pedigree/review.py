@@ -26,17 +26,17 @@ import polars as pl
 import regex
 
 from pedigree.values import Key, Leaf, Leaves, read_leaves, set_values
+from stages.common.contracts import Contract
 from stages.common.errors import InputError
 from stages.common.files import digest_files, digest_text, write_text
 from stages.common.params import PARAMS_FILE, load
-from stages.common.rows import read_rows
+from stages.common.row_contracts import DEDUP, FINDINGS, SCRUB
 from stages.pii.given import parse_deny, read_deny
 from stages.pii.operators import TOKEN_DIGITS
 from stages.pii.params import Scrub
 from stages.pii.residual import find_residuals, mask_shape
 from stages.pii.spans import Allowed
 
-BEFORE, AFTER = Path("data/dedup"), Path("data/scrub")
 DENY_FILE = ".pedigree/deny.txt"  # where params.yaml names none; git ignores the folder
 DRAWN = r"# [0-9a-f]{32}\n"  # the first line of a deny file
 BESIDE = 40  # characters of context
@@ -56,9 +56,9 @@ def text_at(rows: dict[str, dict[str, Any]], row_id: str, place: str) -> str:
     return str(rows[row_id][column][int(index)]["content"])
 
 
-def rows_by_id(folder: Path, ids: list[str]) -> dict[str, dict[str, Any]]:
-    rows = read_rows(folder).filter(pl.col("row_id").is_in(ids))
-    return {row["row_id"]: row for row in rows.iter_rows(named=True)}
+def rows_by_id(rows: Contract, ids: list[str]) -> dict[str, dict[str, Any]]:
+    some = rows.read().filter(pl.col("row_id").is_in(ids))
+    return {row["row_id"]: row for row in some.iter_rows(named=True)}
 
 
 def order_by_seed(decisions: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -69,12 +69,9 @@ def order_by_seed(decisions: list[dict[str, Any]], seed: int) -> list[dict[str, 
 
 def sample_replaced(count: int, seed: int) -> list[dict[str, Any]]:
     """Replacements with the text around them. Raises InputError where a table is missing."""
-    path = AFTER / "findings.parquet"
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file; run `dvc repro scrub`")
-    findings = pl.read_parquet(path).rename({"entity": "kind"})
+    findings = FINDINGS.read().rename({"entity": "kind"})
     chosen = order_by_seed(list(findings.iter_rows(named=True)), seed)[:count]
-    rows = rows_by_id(BEFORE, [item["row_id"] for item in chosen])
+    rows = rows_by_id(DEDUP, [item["row_id"] for item in chosen])
     decisions = []
     for item in chosen:
         text = text_at(rows, item["row_id"], item["place"])
@@ -99,7 +96,7 @@ def _hide(text: str, offset: int, findings: dict[Any, list[dict[str, Any]]]) -> 
 def sample_residual(count: int, seed: int, params: Scrub) -> list[dict[str, Any]]:
     """What the second look sees in scrubbed contents, with the text around it."""
     allowed, decisions = Allowed(params.allow), []
-    for row in read_rows(AFTER).iter_rows(named=True):
+    for row in SCRUB.read().iter_rows(named=True):
         for column in ("messages", "chosen", "rejected"):
             for index, message in enumerate(row[column] or []):
                 text = message["content"] or ""
@@ -153,7 +150,7 @@ def write_private(path: Path, text: str) -> None:
 
 def digest_tables() -> str:
     """Of the tables that the places of decisions point into."""
-    files = (AFTER / "findings.parquet", BEFORE / "rows.parquet", AFTER / "rows.parquet")
+    files = [Path(table.path) for table in (FINDINGS, DEDUP, SCRUB)]
     return digest_text(" ".join(digest_files([file]) for file in files), 16)
 
 
@@ -188,16 +185,16 @@ def read_verdicts(path: Path) -> list[dict[str, Any]]:
             )
         if item["verdict"] or item["missed"].strip():
             judged.append(item | {"line": number})
-    for residual, folder in ((False, BEFORE), (True, AFTER)):
+    for residual, table in ((False, DEDUP), (True, SCRUB)):
         here = [item for item in judged if item["residual"] == residual]
-        rows = rows_by_id(folder, [item["row_id"] for item in here])
+        rows = rows_by_id(table, [item["row_id"] for item in here])
         for item in here:
             try:
                 item["text"] = text_at(rows, item["row_id"], item["place"])[item["start"] : item["end"]]
             except (KeyError, IndexError, TypeError, ValueError):
                 raise InputError(
-                    f"{path}, line {item['line']}: there is no such place in {folder}; fill in nothing but `verdict` "
-                    "and `missed`"
+                    f"{path}, line {item['line']}: there is no such place in {table.path}; fill in nothing but "
+                    "`verdict` and `missed`"
                 ) from None
     return judged
 

@@ -2,8 +2,8 @@
 
 Each file that dvc.lock names is hashed anew, whatever its time stamp says, so that a flipped bit is found; a folder is
 compared with DVC's own list of it, so that the file is named. Then the graph (what a stage read is what the
-stage before it wrote), parameters and packages, the ledgers' balance, the chain of models, and the card, which is
-rendered once more and must come out the same to the byte.
+stage before it wrote), parameters and packages, the contracts of all tables, the chain of models, and the card, which
+is rendered once more and must come out the same to the byte.
 """
 
 import argparse
@@ -15,9 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from pedigree.journey import JUDGED, KINDS
+from pedigree.contracts import check_tables
 from pedigree.layout import show_value, table
 from pedigree.lockfile import Lock, find_stale, flatten, maker_of, makers, packages, recorded_files
 from pedigree.snapshot import Snapshot
@@ -135,36 +133,11 @@ def check_package(name: str, version: str, found: Agreement) -> None:
         found.wrong(f"package {requirement.name}", f"{installed} is installed, {version} made the outputs")
 
 
-def check_ledgers(found: Agreement) -> None:
-    """rows_in = rows_out + dropped, row by row, at every stage whose tables are here."""
-    before: set[str] | None = None
-    balanced, faults = [], len(found.faults)
-    for stage in ("pool", *JUDGED):
-        path = Path(f"data/{stage}/rows.parquet")
-        rows = set(pl.read_parquet(path, columns=["row_id"])["row_id"]) if path.is_file() else None
-        if before is not None and rows is not None:
-            balanced.append(stage)
-            ledger = pl.read_parquet(f"data/{stage}/ledger.parquet")
-            dropped = set(ledger.filter(action="drop")["row_id"])
-            for row in sorted(before - rows - dropped)[:3]:
-                found.wrong(f"data/{stage}/ledger.parquet", f"row {row} is gone without a line")
-            for row in sorted(rows - before)[:3] + sorted(dropped & rows)[:3]:
-                found.wrong(f"data/{stage}", f"row {row} stands where it should not")
-        before = rows
-    tables = [path for kind in KINDS if (path := Path(f"data/mix/{kind}.parquet")).is_file()]
-    mixed = {
-        row
-        for path in tables
-        for row in pl.read_parquet(path, columns=["row_id", "split"]).filter(split="train")["row_id"]
-    }
-    for model in ("sft", "align"):
-        consumed = Path(f"models/{model}/consumed.parquet")
-        if consumed.is_file() and mixed:
-            strange = sorted(set(pl.read_parquet(consumed)["row_id"]) - mixed)
-            if strange:
-                found.wrong(str(consumed), f"row {strange[0]} was trained on, but is not in the training mixture")
-    told = f"rows balance at {', '.join(balanced)}" if balanced else "no two tables are here"
-    found.facts.append(("ledgers", told if len(found.faults) == faults else "do not balance"))
+def check_contracts(found: Agreement) -> None:
+    """Every table that is here holds what its contract says: the ledgers' balance is part of that."""
+    count, faults = check_tables()
+    found.faults += faults
+    found.facts.append(("contracts", "are broken" if faults else f"{count} tables hold"))
 
 
 def check_models(found: Agreement) -> None:
@@ -259,7 +232,7 @@ def verify(arguments: argparse.Namespace) -> None:
     check_edges(lock, found)
     check_files(lock, found)
     check_params(lock, found)
-    check_ledgers(found)
+    check_contracts(found)
     check_models(found)
     check_card(found)
     check_git(found)

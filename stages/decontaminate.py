@@ -21,14 +21,16 @@ import polars as pl
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
+from stages.common.contracts import write_tables
 from stages.common.engine import LOCAL, Engine, map_batches, slices
 from stages.common.errors import InputError
 from stages.common.files import write_json, write_table
-from stages.common.ledger import LEDGER_SCHEMA, check_balance
+from stages.common.item_contracts import MARKED_ITEMS
+from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Name, Params, PositiveInt, load, load_tasks
-from stages.common.probes import read_probes, rows_of, score
-from stages.common.rows import read_rows
-from stages.contamination.items import comparable, item_texts, read_items
+from stages.common.probes import PROBES, read_probes, rows_of, score
+from stages.common.row_contracts import DECONTAMINATE, DECONTAMINATE_LEDGER, SCRUB
+from stages.contamination.items import comparable, item_texts, list_asked, read_items
 from stages.contamination.overlaps import find_overlaps
 from stages.contamination.report import report_worst
 from stages.probes.similarity import judge_leaks
@@ -95,7 +97,8 @@ def compare(
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Overlaps (row_id, item, share, text, run), marked items, and the worst cases.
 
-    `item` is a position in `items`, which come back with action, rows (that overlap it), dirty, blind (no text).
+    `item` is a position in `items`, which come back with action, rows (that overlap it), dirty, blind (no
+    text), asked (see `list_asked`).
     """
     items = items.join(rules_of(params, tasks), on="task", maintain_order="left").with_columns(
         action=pl.when(pl.col("split") == "test").then("action").otherwise(pl.lit(params.examples))
@@ -110,11 +113,15 @@ def compare(
         how="left",
         maintain_order="left",
     )
+    counted = counted.join(
+        list_asked(texts), left_on="item_position", right_on="item", how="left", maintain_order="left"
+    )
     marked = counted.with_columns(
+        pl.col("asked").fill_null([]),
         pl.col("rows").fill_null(0),
         dirty=pl.col("rows").fill_null(0) > 0,
         blind=~pl.col("item_position").is_in(texts["item"].unique().implode()),
-    ).select("task", "subtask", "split", "item", "dirty", "rows", "blind", "action")
+    ).select("task", "subtask", "split", "item", "dirty", "rows", "blind", "action", "asked")
     return overlaps, marked, report_worst(rows, items, texts, overlaps)
 
 
@@ -209,20 +216,19 @@ def try_probes(
 def main() -> None:
     params, filters, tasks = load(Decontaminate, "decontaminate"), load(Filters, "filters"), load_tasks()
     engine, names = load(Engine, "engine"), [task.name for task in tasks]
-    rows, items = read_rows("data/scrub"), read_items(names)
-    probes, _ = read_probes("data/scrub", "decontaminate")
+    rows, items = SCRUB.read(), read_items(names)
+    probes, _ = read_probes("scrub", "decontaminate")
     filtered = filter_rows(rows, filters, engine)
     compared = rows.filter(~pl.col("row_id").is_in(filtered["row_id"].implode()))
     overlaps, marked, report = compare(compared, items, params, names, engine)
     ledger = write_lines(filtered, marked, overlaps)
     dropped = ledger.filter(action="drop")["row_id"]
     kept = rows.filter(~pl.col("row_id").is_in(dropped.implode()))
-    check_balance("decontaminate", rows, kept, ledger)
-    asked = marked.filter(split="test").select("task", "subtask", "item", "dirty", "rows")
+    asked = marked.filter(split="test").select(*MARKED_ITEMS.columns)
     probes = try_probes(probes, items, params, names, engine)
-    tables = {"rows": kept, "ledger": ledger, "items": asked, "report": report, "probes": probes}
-    for name, table in tables.items():
-        write_table(f"data/decontaminate/{name}.parquet", table)
+    tables = {DECONTAMINATE: kept, DECONTAMINATE_LEDGER: ledger, MARKED_ITEMS: asked, PROBES["decontaminate"]: probes}
+    write_tables(tables, rows_in=rows, rows_out=kept)
+    write_table("data/decontaminate/report.parquet", report)
     metrics = measure(rows, marked, overlaps, ledger, names) | {"probes": score(probes)}
     write_json("metrics/decontaminate.json", metrics)
     tell(find_wording(overlaps, marked, rules_of(params, names), params.common), asked, metrics)

@@ -36,13 +36,14 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from stages.common.contracts import write_tables
 from stages.common.engine import LOCAL, Engine, map_batches, slices
 from stages.common.errors import InputError
-from stages.common.files import write_csv, write_json, write_table
-from stages.common.ledger import check_balance, ledger_lines
+from stages.common.files import write_csv, write_json
+from stages.common.ledger import ledger_lines
 from stages.common.params import load, load_sources
-from stages.common.probes import SOURCE, add_probes, read_probes, score
-from stages.common.rows import read_rows
+from stages.common.probes import PROBES, SOURCE, add_probes, read_probes, score
+from stages.common.row_contracts import ALIKE, CLUSTERS, DEDUP, DEDUP_LEDGER, POOL
 from stages.common.shingles import Positions, limit_threads, map_in_threads, normalise_texts
 from stages.deduplication.buckets import APART, BUCKET_LIMIT, CONTRADICTS, Near, assign_buckets, choose_kept
 from stages.deduplication.comparison import Comparison, Rows
@@ -58,7 +59,6 @@ from stages.deduplication.signatures import (
 )
 from stages.probes.similarity import judge_duplicates
 
-ALIKE_SCHEMA = {"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64, "why": pl.String}
 EXACT = ["kind", "frame", "content"]  # what equal rows have in common, before their texts are compared
 PROBED_ROWS = 20_000
 RAY_ROWS = 20_000  # of a batch that travels
@@ -137,7 +137,7 @@ def mark_near(ranked: pl.DataFrame, rows: pl.DataFrame, params: Dedup) -> Near:
 def mark_duplicates(
     rows: pl.DataFrame, sources: list[str], params: Dedup, engine: Engine = LOCAL
 ) -> tuple[pl.DataFrame, pl.DataFrame, Near]:
-    """What becomes of each row, best ranked first, and the rows that are alike but stay (ALIKE_SCHEMA).
+    """What becomes of each row, best ranked first, and the rows that are alike but stay (columns of ALIKE).
 
     row_id, source; cluster and cluster_source: the best ranked row that it repeats or contradicts, itself where there
     is none; similarity to it; reason (null: kept); other_id: the row that the reason speaks of. A row equal to a near
@@ -188,7 +188,7 @@ def list_alike(marks: pl.DataFrame, unique: Positions, near: Near) -> pl.DataFra
             "similarity": near.alike_similarity[at],
             "why": [WHY[kind] for kind in (near.alike_verdict[at] - APART).tolist()],
         },
-        ALIKE_SCHEMA,
+        ALIKE.columns,
     )
     kept = marks.filter(pl.col("reason").is_null())["row_id"].implode()
     return table.filter(pl.col("row_id").is_in(kept) & pl.col("other_id").is_in(kept)).sort("row_id")
@@ -245,7 +245,7 @@ def try_probes(probes: pl.DataFrame, rows: pl.DataFrame, sources: list[str], par
 
 def main() -> None:
     params = load(Dedup, "dedup")
-    rows, (probes, later) = read_rows("data/pool"), read_probes("data/pool", "dedup")
+    rows, (probes, later) = POOL.read(), read_probes("pool", "dedup")
     sources, engine = [source.name for source in load_sources()], load(Engine, "engine")
     limit_threads(engine.workers)
     marks, alike, near = mark_duplicates(rows, sources, params, engine)
@@ -254,15 +254,12 @@ def main() -> None:
     kept = rows.filter(~pl.col("row_id").is_in(dropped["row_id"].implode()))
     lines = dropped.select("row_id", "reason", "other_id", "similarity").iter_rows()
     ledger = ledger_lines("dedup", [describe_drop(*line) for line in lines])
-    check_balance("dedup", rows, kept, ledger)
     clusters = list_clusters(marks)
     metrics = measure(marks, clusters, alike, near, params) | {"probes": score(probes)}
     similarity = np.linspace(0, 1, 51)
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
-    for name, table in {"rows": kept, "ledger": ledger, "probes": pl.concat([probes, later])}.items():
-        write_table(f"data/dedup/{name}.parquet", table)
-    for name, table in {"clusters": clusters, "alike": alike}.items():
-        write_table(f"data/clusters/{name}.parquet", table)
+    handed_on = {PROBES["dedup"]: pl.concat([probes, later]), CLUSTERS: clusters, ALIKE: alike}
+    write_tables({DEDUP: kept, DEDUP_LEDGER: ledger, **handed_on}, rows_in=rows, rows_out=kept)
     write_json("metrics/dedup.json", metrics)
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))
     say("dedup", "{rows_in} rows, {exact_duplicates} exact and {near_duplicates} near duplicates".format(**metrics))

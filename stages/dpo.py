@@ -17,7 +17,8 @@ from stages.common import training
 from stages.common.chat import encode_reply
 from stages.common.errors import InputError
 from stages.common.files import write_json
-from stages.common.models import load_model, load_tokenizer, model_digest
+from stages.common.mixture_contracts import ALIGN_CONSUMED, PAIRS, mixture_of, read_limits
+from stages.common.models import chain_of, load_model, load_tokenizer, model_digest
 from stages.common.params import Train, load
 
 if TYPE_CHECKING:
@@ -49,22 +50,14 @@ class Dpo(Train):
 
 
 def encode_pairs(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
-    """row_id, prompt_ids, chosen_ids, rejected_ids, length (of the longer sequence). Raises InputError."""
+    """Columns of PAIRS: tokens of prompt and replies, and length (of the longer sequence). Raises InputError."""
     lines = []
     for row in rows.iter_rows(named=True):
         prompt, chosen = encode_reply(tokenizer, row["messages"], row["chosen"], row["tools"], row["row_id"])
-        _, rejected = encode_reply(tokenizer, row["messages"], row["rejected"], row["tools"], row["row_id"])
+        other_prompt, rejected = encode_reply(tokenizer, row["messages"], row["rejected"], row["tools"], row["row_id"])
         length = len(prompt) + max(len(chosen), len(rejected))
-        lines.append((row["row_id"], prompt, chosen, rejected, length))
-    tokens = pl.List(pl.Int64)
-    schema: dict[str, pl.DataType | type[pl.DataType]] = {
-        "row_id": pl.String,
-        "prompt_ids": tokens,
-        "chosen_ids": tokens,
-        "rejected_ids": tokens,
-        "length": pl.Int64,
-    }
-    return pl.DataFrame(lines, schema=schema, orient="row")
+        lines.append((row["row_id"], prompt, chosen, other_prompt, rejected, length))
+    return pl.DataFrame(lines, schema=PAIRS.columns, orient="row")
 
 
 def split_pairs(batch: dict[str, "torch.Tensor"], limit_tokens: int) -> list[dict[str, "torch.Tensor"]]:
@@ -189,15 +182,17 @@ def main() -> None:
     if not DATA.exists():
         raise InputError(f"{DATA}: there is no such file; add a preference source (hh or pairs) to params.yaml")
     tokenizer = load_tokenizer(PARENT)
-    rows = pl.read_parquet(DATA).sort("position")
-    train = encode_pairs(rows.filter(split="train"), tokenizer)
-    heldout = encode_pairs(rows.filter(split="heldout"), tokenizer)
+    limits = read_limits(chain_of(PARENT)[0], tokenizer)
+    rows = mixture_of("preference").read(window=limits["window"]).sort("position")
+    pairs = PAIRS.check(encode_pairs(rows, tokenizer), mixture=rows, **limits)
+    train, heldout = (pairs.filter(rows["split"] == split) for split in ("train", "heldout"))
     if train.is_empty() or heldout.is_empty():
         raise InputError(f"{DATA}: {train.height} training and {heldout.height} held-out pairs; both must be above 0")
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed)
     folder = training.checkpoint_folder("dpo", params, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, folder)
     consumed = training.consumed_table(train["row_id"].to_list(), order, params.batch_size)
+    ALIGN_CONSUMED.check(consumed, mixture=rows, steps=-(-len(order) // params.batch_size))
     columns = {"loss": "loss", "lr": "learning_rate", "accuracy": "rewards/accuracies", "margin": "rewards/margins"}
     curve, metrics = training.train_and_write(trainer, "align", PARENT, folder, consumed, columns)
     margins = heldout_preferences(trainer, heldout, params)

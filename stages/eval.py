@@ -26,9 +26,11 @@ import polars as pl
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
+from stages.common.contracts import write_tables
 from stages.common.errors import InputError
 from stages.common.evalsets import build_task, read_task_yaml
 from stages.common.files import write_csv, write_json, write_table
+from stages.common.item_contracts import evaluated_items
 from stages.common.models import load_model, load_tokenizer
 from stages.common.params import Params, PositiveInt, Seed, Task, load, load_tasks, read_yaml, validate
 from stages.evaluation.answers import answer_prompts
@@ -192,7 +194,7 @@ def main(name: str) -> None:
         metric, score = next(iter(metrics[task.name].items()))
         say("eval", f"{name}: {task.name}.{metric} {score:.3f} over {judged.height} items")
     answers = answer_prompts(lm.model, lm.tokenizer, prompts, params.batch_size, params.answer_tokens)
-    write_table(f"data/eval/{name}/items.parquet", pl.concat(items))
+    write_tables({evaluated_items(name): pl.concat(items)})
     write_table(f"data/eval/{name}/answers.parquet", answers)
     write_csv(f"metrics/plots/eval_{name}.csv", plot_rows(metrics))
     write_json(f"metrics/eval/{name}.json", metrics)

@@ -15,14 +15,17 @@ import polars as pl
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
+from stages.common.contracts import write_tables
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_csv, write_json, write_table
+from stages.common.item_contracts import MARKED_ITEMS
 from stages.common.ledger import LEDGER_SCHEMA
+from stages.common.mixture_contracts import MIXTURE, ask_items
 from stages.common.params import Base, Params, PositiveInt, Seed, Source, load, load_sources
 from stages.common.policy import Policy, Settled, list_works, settle
-from stages.common.rows import ROW_SCHEMA, read_rows
+from stages.common.row_contracts import DECONTAMINATE, MIX_LEDGER
 from stages.mixing.sample import Order, cap_rows, divide_shares, order_mixture, sample_source, widest_budget
-from stages.mixing.split import add_split, check_separation, group_rows, read_links
+from stages.mixing.split import add_split, group_rows, read_links
 from stages.mixing.supply import check_supply, find_limiting, list_warnings
 from stages.mixing.tokens import count_tokens
 
@@ -244,22 +247,27 @@ def measure(rows: pl.DataFrame, mixture: pl.DataFrame, ledger: pl.DataFrame, sou
 def main() -> None:
     params, sources = load(Mix, "mix"), load_sources()
     settled = settle_licences(load(Policy, "policy"), load(Base, "base"), sources)
-    check_window(params, read_json("models/base/config.json").get("max_position_embeddings"))
-    rows, links = read_rows("data/decontaminate"), read_links(Path("data/clusters"))
+    window = read_json("models/base/config.json").get("max_position_embeddings")
+    check_window(params, window)
+    rows, links, items = DECONTAMINATE.read(), read_links(), MARKED_ITEMS.read()
     groups = group_rows(rows, links, params.seed)
     split = add_split(rows, groups, params.heldout_share.model_dump(), params.seed)
     prepared = prepare_rows(count_tokens(split, Path("models/base")), sources, params)
     plan = plan_sources(prepared, sources, params)
     mixture = sample_mixture(prepared, plan, sources, params)
-    check_separation(mixture, links)
     described, ledger = describe_mixture(mixture, plan), left_out(prepared, mixture)
+    ordered = mixture.select(*MIXTURE.columns)
+    limits = {"max_length_tokens": params.max_length_tokens, "window": window, "caps": plan}
+    given = {"rows_in": rows, "rows_out": ordered, "links": links, "items": items, **limits}
+    MIXTURE.check(ordered, **given)  # of all kinds together: what one asks, another may hold out
+    write_tables({MIX_LEDGER: ledger}, **given)
     for kind in described["kind"].unique(maintain_order=True):
-        columns = [*ROW_SCHEMA, "tokens", "longest_tokens", "split", "repeat", "position"]
-        write_table(f"data/mix/{kind}.parquet", mixture.filter(kind=kind).select(columns))
-    write_table("data/mix/ledger.parquet", ledger)
+        write_table(f"data/mix/{kind}.parquet", ordered.filter(kind=kind))
     write_csv("metrics/plots/mix.csv", described.select("kind", "source", "planned", "realised", "tokens", "rows"))
     grouped = prepared.join(groups, on="row_id")
-    metrics = measure(grouped, mixture, ledger, described) | measure_licences(mixture, settled)
+    marked = ask_items(mixture, items, "mark").filter(split="train")["row_id"].n_unique()
+    metrics = measure(grouped, mixture, ledger, described) | {"evaluation_prompts": marked}
+    metrics |= measure_licences(mixture, settled)
     write_json("metrics/mix.json", metrics)
     lacking = list_warnings(grouped, described, sources, params.heldout_share.model_dump(), params.unit)
     tell([*settled.duties, *lacking], described, metrics)

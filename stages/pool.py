@@ -20,7 +20,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -31,21 +31,23 @@ from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
 from stages.common.batches import read_source
+from stages.common.contracts import write_tables
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
 from stages.common.exclusions import Exclusion, mark_excluded, read_exclusions
-from stages.common.files import write_json, write_table
+from stages.common.files import write_json
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
-from stages.common.probes import Probes
+from stages.common.probes import PROBES, Probes
 from stages.common.records import NO_CONSENT, build_table, make_row_id, make_worker, read_entries
+from stages.common.row_contracts import POOL, POOL_LEDGER, REFUSED, UNIQUE_IDS
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_place, check_source
 from stages.common.table_file import open_table
 from stages.probes.duplicates import plant_duplicates
 from stages.probes.personal_data import plant_personal_data
 
-REFUSED_SCHEMA = pl.Schema({"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String})
+IDS = replace(POOL, columns={"row_id": pl.String}, invariants=(UNIQUE_IDS,))
 TREES = 1000  # built at a time
 FEW_BATCHES = 8  # fewer are done in this process: another one takes 1.5 s to start, in which 32 MiB are read
 SHOWN_REASONS = 3
@@ -161,7 +163,7 @@ def pool_source(
     """
     seen = Occurrences()
     for table in read_tables(source, key, engine):
-        refused = table.filter(pl.col("reason").is_not_null()).select(REFUSED_SCHEMA.names())
+        refused = table.filter(pl.col("reason").is_not_null()).select(list(REFUSED.columns))
         rows = table.filter(pl.col("row_id").is_not_null()).select(list(ROW_SCHEMA))
         records = table.group_by("file", "record").agg(pl.col("reason").is_null().all())["reason"]
         tally.records_in += records.len()
@@ -201,6 +203,13 @@ def check_tally(source: Source, tally: Tally) -> None:
         )
 
 
+def check_ids(parts: list[pl.Series]) -> None:
+    """Raises InputError where an id, as a number, stands twice in all parts together: POOL sees one part at a time."""
+    numbers = pl.concat([pl.Series("row_id", [], pl.UInt64), *parts])
+    again = numbers.filter(numbers.is_duplicated())
+    IDS.check(pl.DataFrame({"row_id": [f"{number:016x}" for number in again]}, IDS.columns))
+
+
 def list_reasons(reasons: Counter[str]) -> str:
     """The commonest reasons, with the number of records, as one line."""
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
@@ -235,28 +244,29 @@ def main() -> None:
         check_source(source)
         check_place(source)
     exclusions = read_exclusions(params.subject_key)
-    tallies, ledger = [], [ledger_lines("pool", [])]
+    tallies, ledger, ids = [], [ledger_lines("pool", [])], []
     with (
-        open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,
-        open_table("data/pool/refused.parquet", REFUSED_SCHEMA) as write_refused,
+        open_table(POOL.path, pl.Schema(POOL.columns)) as write_rows,
+        open_table(REFUSED.path, pl.Schema(REFUSED.columns)) as write_refused,
     ):
         for source in sources:
             tallies.append(tally := Tally())
             for rows, refused in pool_source(source, key, engine, tally):
                 kept, lines = exclude(rows, exclusions, tally)
-                write_rows(kept)
-                write_refused(refused)
+                write_rows(POOL.check(kept))
+                write_refused(REFUSED.check(refused))
                 ledger.append(lines)
+                ids.append(kept["row_id"].str.to_integer(base=16, dtype=pl.UInt64))
             reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
             gone = f", {tally.excluded} excluded" if tally.excluded else ""
             say(
                 "pool",
                 f"{source.name}: {tally.rows - tally.excluded} rows{gone}, {tally.reasons.total()} refused{reasons}",
             )
-    write_table("data/pool/ledger.parquet", pl.concat(ledger))
-    table = pl.scan_parquet("data/pool/rows.parquet")
+        check_ids(ids)
+    table = pl.scan_parquet(POOL.path)
     planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
-    write_table("data/pool/probes.parquet", planted)
+    write_tables({POOL_LEDGER: pl.concat(ledger), PROBES["pool"]: planted}, rows_out=table)
     subjects = table.select(pl.col("subject").drop_nulls().n_unique())
     write_json("metrics/pool.json", measure(sources, tallies, subjects.collect().item(), params.subject_key))
 

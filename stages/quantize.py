@@ -20,6 +20,7 @@ from stages.common.stage import run, say  # isort: skip
 from stages.common.chat import encode, render
 from stages.common.errors import InputError
 from stages.common.files import read_json, write_json, write_table
+from stages.common.mixture_contracts import CALIBRATION, QUANTIZED_CONSUMED, mixture_of, read_limits
 from stages.common.models import chain_of, load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Pipeline, PositiveInt, Seed, load
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OUTPUT = Path("models/quantized")
-DATA = Path("data/mix/sft.parquet")
 
 
 class Quantize(Params):
@@ -118,12 +118,18 @@ def quantize_model(model: "PreTrainedModel", calibration: list[dict[str, Any]], 
         )
 
 
-def mixture_rows(tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> tuple[list[str], list[list[int]]]:
-    """row_id and token ids of training rows, drawn with the seed."""
-    rows = pl.read_parquet(DATA).filter(split="train").sort("position")
+def mixture_rows(
+    tokenizer: "PreTrainedTokenizerBase", params: Quantize, base: Path
+) -> tuple[list[str], list[list[int]]]:
+    """row_id and all token ids of training rows, drawn with the seed; `base` is the folder of the base model."""
+    limits = read_limits(base, tokenizer)
+    rows = mixture_of("sft").read(window=limits["window"]).filter(split="train").sort("position")
     rows = rows.sample(min(params.calibration_rows, rows.height), seed=params.seed, shuffle=True)
     encoded = (encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True))
-    return rows["row_id"].to_list(), [item.input_ids[: params.calibration_length_tokens] for item in encoded]
+    table = {"row_id": rows["row_id"], "input_ids": [item.input_ids for item in encoded]}
+    drawn = CALIBRATION.check(pl.DataFrame(table, CALIBRATION.columns), vocabulary=limits["vocabulary"])
+    QUANTIZED_CONSUMED.check(consumed_table(drawn["row_id"].to_list()), mixture=rows, steps=drawn.height)
+    return drawn["row_id"].to_list(), drawn["input_ids"].to_list()
 
 
 def generated_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
@@ -178,16 +184,27 @@ def main() -> None:
     model = load_model(parent, "auto" if stored == "bfloat16" else stored)  # what the hardware computes in
     check_group_size(model, params.group_size)
     generated = params.calibration == "generated"
-    row_ids, texts = ([], generated_rows(model, tokenizer, params)) if generated else mixture_rows(tokenizer, params)
+    base, longest = chain_of(parent)[0], params.calibration_length_tokens
+    row_ids, whole = (
+        ([], generated_rows(model, tokenizer, params)) if generated else mixture_rows(tokenizer, params, base)
+    )
+    texts = [text[:longest] for text in whole]
     calibration = [{"input_ids": text, "attention_mask": [1] * len(text)} for text in texts]
     model = quantize_model(model, calibration, params).to(getattr(torch, stored))
     model.save_pretrained(OUTPUT, save_compressed=True)
     tokenizer.save_pretrained(OUTPUT)
     write_table(OUTPUT / "consumed.parquet", consumed_table(row_ids))
-    before, after = weight_bytes(chain_of(parent)[0]), weight_bytes(OUTPUT)
+    before, after = weight_bytes(base), weight_bytes(OUTPUT)
+    truncated = sum(len(text) > longest for text in whole)
     write_json(
         "metrics/quantize.json",
-        {"rows_in": len(calibration), "bytes": after, "bytes_share": after / before, "digest": model_digest(OUTPUT)},
+        {
+            "rows_in": len(calibration),
+            "truncated": truncated,
+            "bytes": after,
+            "bytes_share": after / before,
+            "digest": model_digest(OUTPUT),
+        },
     )
     say("quantize", f"models/{pipeline.final} in 4 bits: {after / 1e6:.0f} MB, {after / before:.0%} of the base model")
 

@@ -20,14 +20,16 @@ from typing import Any
 
 import polars as pl
 
+from stages.common.contracts import write_tables
 from stages.common.engine import Engine, Work, map_batches, slices
 from stages.common.errors import InputError
-from stages.common.evalsets import ITEM_SCHEMA, load_items
-from stages.common.files import write_csv, write_json, write_table
-from stages.common.ledger import check_balance, ledger_lines
+from stages.common.evalsets import load_items
+from stages.common.files import write_csv, write_json
+from stages.common.item_contracts import ITEMS
+from stages.common.ledger import ledger_lines
 from stages.common.params import load, load_tasks
-from stages.common.probes import Probes, add_probes, judge_personal_data, read_probes, score, split_off
-from stages.common.rows import read_rows
+from stages.common.probes import PROBES, Probes, add_probes, judge_personal_data, read_probes, score, split_off
+from stages.common.row_contracts import DEDUP, FINDINGS, SCRUB, SCRUB_LEDGER, replies_are_equal
 from stages.pii.given import read_secrets
 from stages.pii.params import Scrub
 from stages.pii.worker import FOUND_SCHEMA, build_scrubber, make_worker
@@ -35,14 +37,6 @@ from stages.probes.leaks import plant_leaks
 
 Build = Callable[[], Work]
 
-FINDINGS_SCHEMA: dict[str, Any] = {
-    "row_id": pl.String,
-    "place": pl.String,  # messages.0: the content of the first message
-    "start": pl.Int64,
-    "end": pl.Int64,
-    "entity": pl.String,
-    "score": pl.Float64,
-}
 BATCH_ROWS = 5000  # up to so many, nobody waits the seconds in which another process imports Presidio
 
 
@@ -53,19 +47,28 @@ def scrub_table(table: pl.DataFrame, build: Build, engine: Engine, title: str) -
 
 
 def split_scrubbed(scrubbed: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Of the rows with FOUND_SCHEMA those that go on, the ledger, and the places of the findings."""
+    """Of the rows with FOUND_SCHEMA those that go on, the ledger, and the places of the findings.
+
+    A pair whose replies differed in personal data alone teaches nothing any more, so it goes.
+    """
     lines: list[dict[str, str | None]] = []
     places = []
-    for row_id, failed, replaced, found in scrubbed.select("row_id", "failed", "replaced", "places").iter_rows():
+    judged = scrubbed.with_columns(equal=replies_are_equal().fill_null(False))
+    for row_id, failed, equal, replaced, found in judged.select(
+        "row_id", "failed", "equal", "replaced", "places"
+    ).iter_rows():
         if failed is not None:
             lines.append({"row_id": row_id, "action": "drop", "reason": "scrub_failed", "detail": failed})
+            continue
+        if equal:
+            lines.append({"row_id": row_id, "action": "drop", "reason": "equal_replies"})
             continue
         if counts := json.loads(replaced):
             detail = ",".join(f"{entity}={count}" for entity, count in counts.items())
             lines.append({"row_id": row_id, "action": "change", "reason": "pii", "detail": detail})
         places += [{"row_id": row_id} | place for place in json.loads(found)]
-    kept = scrubbed.filter(pl.col("failed").is_null()).drop(*FOUND_SCHEMA)
-    return kept, ledger_lines("scrub", lines), pl.DataFrame(places, FINDINGS_SCHEMA)
+    kept = judged.filter(pl.col("failed").is_null(), ~pl.col("equal")).drop(*FOUND_SCHEMA, "equal")
+    return kept, ledger_lines("scrub", lines), pl.DataFrame(places, FINDINGS.columns)
 
 
 def add_up(counts: pl.Series) -> Counter[str]:
@@ -78,8 +81,8 @@ def add_up(counts: pl.Series) -> Counter[str]:
 
 def measure(params: Scrub, scrubbed: pl.DataFrame, ledger: pl.DataFrame, not_covered: list[str]) -> dict[str, Any]:
     """The metrics: findings by entity, every entity of params.yaml, in its order; the second look by source."""
-    actions = ledger["action"].value_counts()
-    count = dict(zip(actions["action"], actions["count"], strict=True))
+    count = dict(ledger.group_by("reason").len().iter_rows())
+    failed, equal = count.get("scrub_failed", 0), count.get("equal_replies", 0)
     replaced, kept = add_up(scrubbed["replaced"]), add_up(scrubbed["kept"])
     gone = [entity for entity, action in params.entities.items() if action != "keep"]
     residual = {
@@ -88,9 +91,10 @@ def measure(params: Scrub, scrubbed: pl.DataFrame, ledger: pl.DataFrame, not_cov
     }
     return {
         "rows_in": scrubbed.height,
-        "rows_out": scrubbed.height - count.get("drop", 0),
-        "changed": count.get("change", 0),
-        "failed": count.get("drop", 0),
+        "rows_out": scrubbed.height - failed - equal,
+        "changed": count.get("pii", 0),
+        "failed": failed,
+        "equal_replies": equal,
         "entities": {entity: replaced[entity] for entity in dict.fromkeys([*gone, *sorted(replaced)])},
         "kept": {entity: kept[entity] for entity, action in params.entities.items() if action == "keep"},
         "residual": {source: counts for source, counts in residual.items() if counts},
@@ -106,7 +110,7 @@ def check_items(items: pl.DataFrame) -> pl.DataFrame:
             f"task {item['task']}, {item['subtask']}, item {item['item']}: a recogniser failed ({item['failed']}); "
             "take the item out of its file, or the entity out of scrub.entities"
         )
-    return items.select(*ITEM_SCHEMA)
+    return items.select(*ITEMS.columns)
 
 
 def is_sought(params: Scrub) -> pl.Expr:
@@ -120,29 +124,30 @@ def is_sought(params: Scrub) -> pl.Expr:
 
 
 def main() -> None:
-    params, engine, tasks, rows = load(Scrub, "scrub"), load(Engine, "engine"), load_tasks(), read_rows("data/dedup")
+    params, engine, tasks, rows = load(Scrub, "scrub"), load(Engine, "engine"), load_tasks(), DEDUP.read()
     secrets = read_secrets(params)
     not_covered = build_scrubber(params, secrets).finder.not_covered
     if staying := [entity for entity in not_covered if entity == "PERSON" or entity in params.entities]:
         say("scrub", f"WARNING: nothing looks for {', '.join(staying)}: they stay; see scrub.names and scrub.entities")
     build, items = partial(make_worker, params.model_dump(), secrets), load_items(tasks)
     leaks = plant_leaks(items.filter(split="test"), rows.lazy(), load(Probes, "probes"))
-    probes = pl.concat([read_probes("data/dedup", "scrub")[0].filter(is_sought(params)), leaks])
+    probes = pl.concat([read_probes("dedup", "scrub")[0].filter(is_sought(params)), leaks])
     scrubbed, of_probes = split_off(scrub_table(add_probes(rows, probes), build, engine, "scrub"))
     surrogates = [entity for entity, action in params.entities.items() if action == "surrogate"]
     probes = judge_personal_data(probes, split_scrubbed(of_probes)[0], surrogates)
     kept, ledger, findings = split_scrubbed(scrubbed)
-    check_balance("scrub", rows, kept, ledger)
     items = check_items(scrub_table(items, build, engine, "scrub items"))
     metrics = measure(params, scrubbed, ledger, not_covered)
     metrics |= {"probes_failed": of_probes["failed"].count(), "probes": score(probes, by_type=True)}
-    tables = {"rows": kept, "ledger": ledger, "items": items, "findings": findings, "probes": probes}
-    for name, table in tables.items():
-        write_table(f"data/scrub/{name}.parquet", table)
+    tables = {SCRUB: kept, SCRUB_LEDGER: ledger, ITEMS: items, FINDINGS: findings, PROBES["scrub"]: probes}
+    write_tables(tables, rows_in=rows, rows_out=kept)
     counts = metrics["entities"]
     write_csv("metrics/plots/scrub.csv", pl.DataFrame({"entity": list(counts), "count": list(counts.values())}))
     write_json("metrics/scrub.json", metrics)
-    say("scrub", f"{sum(counts.values())} findings replaced in {metrics['changed']} rows; {metrics['failed']} dropped")
+    say(
+        "scrub",
+        f"{sum(counts.values())} findings replaced in {metrics['changed']} rows; {rows.height - kept.height} dropped",
+    )
 
 
 if __name__ == "__main__":

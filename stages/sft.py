@@ -13,6 +13,7 @@ from pydantic import Field
 from stages.common.stage import run, say  # isort: skip
 from stages.common import training
 from stages.common.files import write_json
+from stages.common.mixture_contracts import SFT_CONSUMED
 from stages.common.models import load_model, load_tokenizer, model_digest
 from stages.common.params import Params, Train, load
 from stages.common.supervised import heldout_loss, read_mixture, split_batch
@@ -74,12 +75,15 @@ def build_trainer(
 def main() -> None:
     params, own = load(Train, "train"), load(Sft, "sft")
     tokenizer = load_tokenizer(PARENT)
-    train, heldout = read_mixture(DATA, tokenizer)
+    train, heldout = read_mixture(PARENT, tokenizer)
     window = training.WINDOW_BATCHES if own.group_by_length else 1
     order = training.plan_order(train["length"].to_list(), params.epochs, params.batch_size, params.seed, window)
     folder = training.checkpoint_folder("sft", params, own, DATA, model_digest(PARENT))
     trainer = build_trainer(train[order], tokenizer, params, own, folder)
     consumed = training.consumed_table(train["row_id"].to_list(), order, params.batch_size)
+    SFT_CONSUMED.check(
+        consumed, mixture=train.with_columns(split=pl.lit("train")), steps=-(-len(order) // params.batch_size)
+    )
     columns = {"loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm"}
     _, metrics = training.train_and_write(trainer, "sft", PARENT, folder, consumed, columns)
     metrics |= {

@@ -20,6 +20,7 @@ from stages.common.stage import run, say  # isort: skip
 from stages.common import training
 from stages.common.errors import InputError
 from stages.common.files import write_json
+from stages.common.mixture_contracts import SFT_CONSUMED
 from stages.common.models import choose_device, choose_dtype, load_model, load_tokenizer, save_trained
 from stages.common.params import Params, Seed, Train, load
 from stages.common.supervised import heldout_loss, pad_batch, read_mixture, token_losses
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from opacus.optimizers import DPOptimizer
 
 PARENT, OUTPUT = Path("models/base"), Path("models/sft")
-DATA = Path("data/mix/sft.parquet")
 
 
 class SftDp(Params):
@@ -170,7 +170,7 @@ def main() -> None:
 
     params, private = load(Train, "train"), load(SftDp, "sft_dp")
     tokenizer = load_tokenizer(PARENT)
-    train, heldout = read_mixture(DATA, tokenizer)
+    train, heldout = read_mixture(PARENT, tokenizer)
     check_choices(params, private, train)
     torch.manual_seed(params.seed)
     # The model stands on its device before it gets adapters: the other way round nothing is trained (peft#3409).
@@ -180,6 +180,7 @@ def main() -> None:
     before = training.trainable_copy(model)
     wrapped = GradSampleModule(model, strict=False)
     curve, consumed, accountant, noise = train_privately(wrapped, train, params, private, tokenizer.pad_token_id)
+    SFT_CONSUMED.check(consumed, mixture=train.with_columns(split=pl.lit("train")), steps=None)
     wrapped.to_standard_module()
     moved = training.require_moved(before, model, "sft_dp")
     save_trained(model, OUTPUT, PARENT)

@@ -144,7 +144,10 @@ def test_every_item_and_the_most_overlapped_one() -> None:
     assert overlaps.drop("text").rows() == [
         ("a", 1, 1.0, False), ("a", 2, 1.0, False), ("c", 1, 1.0, False), ("c", 2, 1.0, False)
     ]  # fmt: skip
-    assert marked.drop("split", "action").rows() == [
+    asked = "on a normal working day when does the clinic unlock its doors"
+    unrelated = "an unrelated question about the opening of something else entirely"
+    assert marked["asked"].to_list() == [[unrelated], [asked], [asked], []]
+    assert marked.drop("split", "action", "asked").rows() == [
         ("clinic", "clinic", 0, False, 0, False),
         ("clinic", "clinic", 1, True, 2, False),
         ("general", "times", 0, True, 2, False),
@@ -331,17 +334,19 @@ def test_the_same_as_counting_sets_of_words(
     assert found == pytest.approx(expected)
 
 
-def test_a_task_without_items_is_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "items.parquet")
+def test_a_task_without_items_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/scrub").mkdir(parents=True)
+    path = "data/scrub/items.parquet"
     with pytest.raises(InputError, match="no such file"):
-        read_items(["clinic"], path)
+        read_items(["clinic"])
     items_of(item(QUESTION, ANSWER)).write_parquet(path)
-    assert read_items(["clinic"], path).height == 1
+    assert read_items(["clinic"]).height == 1
     with pytest.raises(InputError, match="no item of the task general"):
-        read_items(["clinic", "general"], path)
+        read_items(["clinic", "general"])
     items_of(item(QUESTION, ANSWER)).drop("answer").write_parquet(path)
-    with pytest.raises(InputError, match="columns answer are missing"):
-        read_items(["clinic"], path)
+    with pytest.raises(InputError, match=r"columns: answer missing; .*`dvc repro --force --single-item scrub`"):
+        read_items(["clinic"])
 
 
 PARAMS_YAML = """
@@ -359,7 +364,7 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(PARAMS_YAML.replace("ACTION", action))
     Path("data/scrub").mkdir(parents=True)
-    rows = [row("a", QUESTION), row("b", "Nothing"), row("c", "Hello", " hello")]
+    rows = [row("a", QUESTION, "At noon."), row("b", "Nothing", "Ever"), row("c", "Hello", " hello")]
     pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/scrub/rows.parquet")
     items_of(item(QUESTION, ANSWER), item("Who runs the skin clinic?", "Me", 1)).write_parquet(
         "data/scrub/items.parquet"
@@ -373,8 +378,11 @@ def test_main(action: str, stay: list[str], tmp_path: Path, monkeypatch: pytest.
     assert ledger == [("a", "drop" if action == "drop" else "change", "contaminated"), ("c", "drop", "echo")]
     assert pl.read_parquet("data/decontaminate/report.parquet").select("row_id", "words").rows() == [("a", 12)]
     items = pl.read_parquet("data/decontaminate/items.parquet")
-    assert items.rows() == [("clinic", "clinic", 0, True, 1), ("clinic", "clinic", 1, False, 0)]
-    assert items.columns == ["task", "subtask", "item", "dirty", "rows"]
+    assert items.columns == ["task", "subtask", "item", "dirty", "rows", "action", "asked"]
+    assert items.rows() == [
+        ("clinic", "clinic", 0, True, 1, action, ["on a normal working day when does the clinic unlock its doors"]),
+        ("clinic", "clinic", 1, False, 0, action, ["who runs the skin clinic"]),
+    ]
     metrics = json.loads(Path("metrics/decontaminate.json").read_text())
     assert (metrics["rows_in"], metrics["rows_out"], metrics["contaminated"]) == (3, len(stay), {"clinic": 1})
     assert metrics["filtered_by_source"] == {"s": {"echo": 1}}

@@ -30,6 +30,11 @@ def row(row_id: str, text: str, source: str = "first", kind: str = "sft", **rest
     return empty | {"file": "f", "record": 0, "licence": "CC0-1.0"} | given | rest
 
 
+def ask(row_id: str, text: str, source: str = "first") -> dict[str, Any]:
+    """A whole conversation: the reply adds one word at the end."""
+    return row(row_id, text, source, messages=[message("user", text), message("assistant", "Noted")])
+
+
 def pair(row_id: str, prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
     replies: dict[str, Any] = {"chosen": [message("assistant", chosen)], "rejected": [message("assistant", rejected)]}
     return row(row_id, prompt, kind="preference", **replies)
@@ -264,7 +269,7 @@ def test_full_buckets_keep_what_they_cannot_compare(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(buckets, "BUCKET_LIMIT", 1)
     monkeypatch.setattr(buckets, "BLOCK", 1)
     # b shares buckets with a, which fills them (22/34: both stay); c is near b alone (25/31), and meets it in others
-    rows = [row("a", words()), row("b", words({5: "x", 20: "y"})), row("c", words({5: "x", 12: "z", 20: "y"}))]
+    rows = [ask("a", words()), ask("b", words({5: "x", 20: "y"})), ask("c", words({5: "x", 12: "z", 20: "y"}))]
     marks, _, near = mark_duplicates(pl.DataFrame(rows, ROW_SCHEMA), SOURCES, PARAMS)
     assert near.full_buckets > 0
     assert marks.filter(pl.col("reason").is_not_null()).select("row_id", "other_id").rows() == [("c", "b")]
@@ -325,7 +330,7 @@ def test_main_writes_the_same_bytes_twice(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(PARAMS_YAML)
     Path("data/pool").mkdir(parents=True)
-    rows = [row("b", words(), source="second"), row("c", "alone"), row("a", words({14: "other"}))]
+    rows = [ask("b", words(), source="second"), ask("c", "alone"), ask("a", words({14: "other"}))]
     pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/pool/rows.parquet")
     make_table([]).write_parquet("data/pool/probes.parquet")
     written = []
@@ -355,7 +360,7 @@ def test_main_warns_of_full_buckets_and_keeps_to_the_workers(
     monkeypatch.setattr(dedup, "limit_threads", asked.append)
     Path("params.yaml").write_text(PARAMS_YAML)
     Path("data/pool").mkdir(parents=True)
-    rows = [row("a", words()), row("b", words({5: "x", 20: "y"})), row("c", words({5: "x", 12: "z", 20: "y"}))]
+    rows = [ask("a", words()), ask("b", words({5: "x", 20: "y"})), ask("c", words({5: "x", 12: "z", 20: "y"}))]
     pl.DataFrame(rows, ROW_SCHEMA).write_parquet("data/pool/rows.parquet")
     make_table([]).write_parquet("data/pool/probes.parquet")
     dedup.main()

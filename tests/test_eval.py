@@ -11,6 +11,7 @@ import pytest
 
 from stages.common.errors import InputError
 from stages.common.evalsets import build_task
+from stages.common.item_contracts import MARKED_SCHEMA
 from stages.common.params import Task
 from stages.eval import Eval, build_all, build_group, load_scorer, main
 from stages.evaluation.answers import answer_prompts
@@ -96,9 +97,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("params.yaml").write_text(
         json.dumps({"eval": PARAMS, "tasks": [{"name": "quiz", "path": "quiz.yaml", "chat": True, "limit": 5}]})
     )
-    marks = {"task": ["quiz"] * 6, "subtask": ["quiz"] * 6, "item": range(6), "dirty": [i in (1, 4) for i in range(6)]}
+    marks = [("quiz", "quiz", i, i in (1, 4), int(i in (1, 4)), "drop", []) for i in range(6)]
     Path("data/decontaminate").mkdir(parents=True)
-    pl.DataFrame(marks).write_parquet("data/decontaminate/items.parquet")
+    pl.DataFrame(marks, MARKED_SCHEMA, orient="row").write_parquet("data/decontaminate/items.parquet")
     return tmp_path
 
 
@@ -332,12 +333,14 @@ def test_a_task_without_choices_is_judged_by_its_own_metric() -> None:
         )
 
 
-def test_missing_marks_are_one_clear_error(tmp_path: Path) -> None:
+def test_missing_marks_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"there is no such file; run `dvc repro decontaminate`"):
-        read_dirty(tmp_path / "items.parquet")
-    pl.DataFrame({"task": ["t"]}).write_parquet(tmp_path / "items.parquet")
-    with pytest.raises(InputError, match=r"run `dvc repro --force decontaminate`"):
-        read_dirty(tmp_path / "items.parquet")
+        read_dirty()
+    Path("data/decontaminate").mkdir(parents=True)
+    pl.DataFrame({"task": ["t"]}).write_parquet("data/decontaminate/items.parquet")
+    with pytest.raises(InputError, match=r"`dvc repro --force --single-item decontaminate`"):
+        read_dirty()
 
 
 def write_group(lines: str) -> Task:

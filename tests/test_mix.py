@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from stages.common.chat import encode, encode_reply
 from stages.common.errors import InputError
+from stages.common.mixture_contracts import MIXTURE
 from stages.common.models import load_tokenizer
 from stages.common.params import Source, check_shares
+from stages.common.row_contracts import ALIKE, CLUSTERS
 from stages.common.rows import message
 from stages.mix import (
     Budget,
@@ -26,7 +28,7 @@ from stages.mix import (
     sample_mixture,
 )
 from stages.mixing.sample import divide_shares
-from stages.mixing.split import add_split, check_separation, group_rows, read_links
+from stages.mixing.split import add_split, group_rows, read_links
 from stages.mixing.supply import find_limiting, list_warnings
 from stages.mixing.tokens import count_tokens
 
@@ -68,6 +70,14 @@ def mix(rows: pl.DataFrame, sources: list[Source], settings: Mix) -> tuple[pl.Da
 def split_rows(rows: pl.DataFrame, links: pl.DataFrame = NO_LINKS, **shares: float) -> pl.DataFrame:
     wanted = {"sft": 0.0, "preference": 0.0, "unpaired": 0.0} | shares
     return add_split(rows, group_rows(rows, links, 1), wanted, 1)
+
+
+def torn(rows: pl.DataFrame, links: pl.DataFrame = NO_LINKS) -> list[str]:
+    """The rules on what must stand on one side that rows with `split` break."""
+    rules = ("one side a subject", "no held-out prompt", "linked rows together")
+    needed = {"linked rows together": {"links": links.lazy()}}
+    broken = (each for each in MIXTURE.invariants if each.name in rules)
+    return [each.name for each in broken if each.find(rows.lazy(), **needed.get(each.name, {})).collect().height]
 
 
 def heldout_of(rows: pl.DataFrame) -> set[str]:
@@ -271,8 +281,7 @@ def test_same_question_subject_or_link_stand_on_one_side() -> None:
         named.setdefault(group, set()).add(int(row_id, 16))
     assert [members for members in named.values() if len(members) > 1] == [{0, 1, 2, 20, 21}, {10, 11, 12}, {30, 31}]
     assert {"cd34", "ab12"} < set(named)  # a subject names its group
-    split = split_rows(make_rows(rows), links, sft=0.5)
-    check_separation(split, links)
+    assert torn(split_rows(make_rows(rows), links, sft=0.5), links) == []
 
 
 def groups_of(*conversations: list[str]) -> list[list[int]]:
@@ -294,30 +303,26 @@ def test_a_prompt_is_its_words_and_a_greeting_is_none() -> None:
     assert groups_of([], ["?"], ["👍"]) == [[0], [1], [2]]
 
 
-def test_rows_of_one_template_give_their_share(tmp_path: Path) -> None:
+def test_rows_of_one_template_give_their_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     rows = make_rows(
         [make_row(i, f"What is the treatment of {i}?", f"The treatment of {i} is rest.") for i in range(400)]
     )
     ids = rows["row_id"]
-    pl.DataFrame({"cluster": ids, "row_id": ids}).write_parquet(tmp_path / "clusters.parquet")
-    alike = pl.DataFrame({"row_id": ids[1:], "other_id": ids[:-1], "similarity": 0.9, "why": "number"})
-    alike.write_parquet(tmp_path / "alike.parquet")
-    assert len(heldout_of(split_rows(rows, read_links(tmp_path), sft=0.05))) == 20
+    write_links([], [(one, other, 0.9, "number") for one, other in zip(ids[1:], ids[:-1], strict=True)])
+    assert len(heldout_of(split_rows(rows, read_links(), sft=0.05))) == 20
 
 
-def test_rows_that_are_torn_apart_stop_the_stage() -> None:
-    def torn(links: pl.DataFrame = NO_LINKS, **rest: str) -> None:
+def test_rows_that_are_torn_apart_are_found() -> None:
+    def rules(links: pl.DataFrame = NO_LINKS, **rest: str) -> list[str]:
         prompts = ("the same prompt",) * 2 if rest.get("prompt") else ("one", "other")
         rows = make_rows([make_row(i, prompt, "yes", subject=rest.get("subject")) for i, prompt in enumerate(prompts)])
-        check_separation(rows.with_columns(split=pl.Series(["train", "heldout"])), links)
+        return torn(rows.with_columns(split=pl.Series(["train", "heldout"])), links)
 
-    torn()
-    with pytest.raises(RuntimeError, match="share a prompt"):
-        torn(prompt="same")
-    with pytest.raises(RuntimeError, match="share a subject"):
-        torn(subject="ab12")
-    with pytest.raises(RuntimeError, match="are alike"):
-        torn(pl.DataFrame([(f"{0:016x}", f"{1:016x}")], LINKS, orient="row"))
+    assert rules() == []
+    assert rules(prompt="same") == ["no held-out prompt"]
+    assert rules(subject="ab12") == ["one side a subject"]
+    assert rules(pl.DataFrame([(f"{0:016x}", f"{1:016x}")], LINKS, orient="row")) == ["linked rows together"]
 
 
 def test_each_source_holds_out_its_share() -> None:
@@ -373,7 +378,7 @@ def test_no_group_is_separated(
     rows = rows_of(entries)
     links = pl.DataFrame([(f"{one:016x}", f"{other:016x}") for one, other in pairs], LINKS, orient="row")
     split = split_rows(rows, links, sft=share)
-    check_separation(split, links)
+    assert torn(split, links) == []
     assert heldout_of(split_rows(rows.reverse(), links, sft=share)) == heldout_of(split)
 
 
@@ -453,16 +458,19 @@ def test_counting_in_batches_gives_what_the_trainers_count(toy_base: Path) -> No
     assert count_tokens(rows, toy_base).select("tokens", "longest_tokens").rows() == expected
 
 
-def test_links_of_dedup(tmp_path: Path) -> None:
+def write_links(cluster: list[tuple[str, str, float, bool]], alike: list[tuple[str, str, float, str]]) -> None:
+    Path("data/clusters").mkdir(parents=True)
+    pl.DataFrame(cluster, CLUSTERS.columns, orient="row").write_parquet(CLUSTERS.path)
+    pl.DataFrame(alike, ALIKE.columns, orient="row").write_parquet(ALIKE.path)
+
+
+def test_links_of_dedup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"clusters\.parquet: there is no such file"):
-        read_links(tmp_path)
-    schema = {"cluster": pl.String, "row_id": pl.String, "similarity": pl.Float64, "kept": pl.Boolean}
+        read_links()
     cluster = [("r1", "r1", 1.0, True), ("r1", "r2", 0.9, False)]
-    pl.DataFrame(cluster, schema, orient="row").write_parquet(tmp_path / "clusters.parquet")
-    assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1")]
-    alike = {"row_id": ["r3", "r4"], "other_id": ["r1", "r1"], "similarity": [0.9, 0.99], "why": ["label", "word"]}
-    pl.DataFrame(alike).write_parquet(tmp_path / "alike.parquet")
-    assert read_links(tmp_path).rows() == [("r1", "r1"), ("r2", "r1"), ("r3", "r1")]
+    write_links(cluster, [("r3", "r1", 0.9, "label"), ("r4", "r1", 0.99, "word")])
+    assert read_links().rows() == [("r1", "r1"), ("r2", "r1"), ("r3", "r1")]
 
 
 def test_a_length_beyond_the_models_window_is_refused() -> None:

@@ -361,7 +361,7 @@ def test_outputs_of_dedup_are_equal_with_and_without_probes(tmp_path: Path, monk
         for name in comparisons:
             del metrics[name]
     assert measured[0] == measured[1]
-    own, later = read_probes("data/dedup", "scrub")
+    own, later = read_probes("dedup", "scrub")
     assert own.equals(personal)
     assert later.is_empty()
     assert pl.read_parquet("data/dedup/probes.parquet").filter(stage="dedup")["caught"].null_count() == 0
@@ -669,9 +669,11 @@ def test_what_stands_beside_a_probe_is_a_row_of_the_schema() -> None:
     assert probes["subject"].null_count() == probes.height  # nobody's data
 
 
-def test_a_table_of_another_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"probes.parquet: there is no such file"):
-        read_probes(tmp_path, "dedup")
-    DUPLICATES.drop("expected").write_parquet(tmp_path / "probes.parquet")
-    with pytest.raises(InputError, match=r"the columns expected are missing; run `dvc repro --force`"):
-        read_probes(tmp_path, "dedup")
+def test_a_table_of_another_shape_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"data/pool/probes.parquet: there is no such file"):
+        read_probes("pool", "dedup")
+    Path("data/pool").mkdir(parents=True)
+    DUPLICATES.drop("expected").write_parquet("data/pool/probes.parquet")
+    with pytest.raises(InputError, match=r"columns: expected missing; .*`dvc repro --force --single-item pool`"):
+        read_probes("pool", "dedup")

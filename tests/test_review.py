@@ -13,10 +13,10 @@ import pytest
 from pedigree import review
 from pedigree.cli import main
 from stages.common.params import load
+from stages.common.row_contracts import FINDINGS
 from stages.common.rows import ROW_SCHEMA, message
 from stages.pii.given import read_deny
 from stages.pii.params import Scrub
-from stages.scrub import FINDINGS_SCHEMA
 
 PARAMS = """
 scrub:
@@ -37,7 +37,9 @@ scrub:
 
 def row(row_id: str, text: str) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(ROW_SCHEMA)
-    return empty | {"row_id": row_id, "source": "s", "kind": "sft", "messages": [message("user", text)]}
+    place = {"source": "s", "file": "s.json", "record": 0, "licence": "CC0-1.0"}
+    said = [message("user", text), message("assistant", "Noted.")]
+    return empty | place | {"row_id": row_id, "kind": "sft", "messages": said}
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"row_id": name, "place": "messages.0", "start": start, "end": end, "entity": entity, "score": 0.9}
         for name, start, end, entity in found
     ]
-    pl.DataFrame(lines, FINDINGS_SCHEMA).write_parquet("data/scrub/findings.parquet")
+    pl.DataFrame(lines, FINDINGS.columns).write_parquet("data/scrub/findings.parquet")
     return tmp_path
 
 
@@ -141,7 +143,7 @@ def test_words_around_a_value_are_forms_too(project: Path) -> None:
     start = text.index("Helen")
     pl.DataFrame([row("a", text)], ROW_SCHEMA).write_parquet("data/dedup/rows.parquet")
     found = {"row_id": "a", "place": "messages.0", "start": start, "end": start + 11, "entity": "PERSON", "score": 0.9}
-    pl.DataFrame([found], FINDINGS_SCHEMA).write_parquet("data/scrub/findings.parquet")
+    pl.DataFrame([found], FINDINGS.columns).write_parquet("data/scrub/findings.parquet")
     (decision,) = review.sample_replaced(1, 1)
     masked = review.mask_telling(decision["left"])
     assert masked == "spoke to Xxxxx Xxxxxxx, room 0x; see xxxxx@xxxx or xx, ask <PERSON>, the sister, about X am "

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from stages import scrub
 from stages.common.errors import InputError
+from stages.common.item_contracts import ITEM_SCHEMA
 from stages.common.probes import make_probe, make_table
 from stages.common.rows import ROW_SCHEMA, message
 from stages.pii import Finding
@@ -79,9 +80,12 @@ def scrub_rows(rows: pl.DataFrame, scrubber: Scrubber) -> tuple[pl.DataFrame, pl
     return kept, ledger, add_up(scrubbed["replaced"])
 
 
+PLACE = {"source": "s", "file": "s.json", "record": 0, "kind": "sft", "licence": "CC0-1.0"}
+
+
 def row(row_id: str, *messages: dict[str, Any], **rest: Any) -> dict[str, Any]:
     empty: dict[str, Any] = dict.fromkeys(ROW_SCHEMA)
-    return empty | {"row_id": row_id, "source": "s", "record": 0, "kind": "sft", "messages": list(messages)} | rest
+    return empty | {"row_id": row_id, "messages": list(messages)} | PLACE | rest
 
 
 def table(*rows: dict[str, Any]) -> pl.DataFrame:
@@ -398,10 +402,27 @@ def test_personal_data_as_a_key_drops_the_row(scrubber: Scrubber) -> None:
     assert ledger.select("reason", "detail").row(0) == ("scrub_failed", "personal data as a key")
 
 
+def test_pairs_that_differed_in_personal_data_alone_are_dropped(scrubber: Scrubber) -> None:
+    def pair(row_id: str, chosen: str, rejected: str) -> dict[str, Any]:
+        replies = {"chosen": [message("assistant", chosen)], "rejected": [message("assistant", rejected)]}
+        return row(row_id, message("user", "Whom do I write to?"), kind="preference", **replies)
+
+    pairs = table(
+        pair("a", "Write to tom@example.com.", "Write to ann@example.com. "),
+        pair("b", "Write to tom@example.com.", "Ask ann@example.com."),
+    )
+    kept, ledger, _ = scrub_rows(pairs, scrubber)
+    assert kept["row_id"].to_list() == ["b"]
+    assert ledger.select("row_id", "action", "reason").rows() == [
+        ("a", "drop", "equal_replies"),
+        ("b", "change", "pii"),
+    ]
+
+
 def test_no_rows_are_no_trouble(scrubber: Scrubber) -> None:
     kept, ledger, _ = scrub_rows(table(), scrubber)
     assert (kept.height, kept.schema, ledger.height) == (0, table().schema, 0)
-    assert scrub_items(pl.DataFrame([], scrub.ITEM_SCHEMA), scrubber).height == 0
+    assert scrub_items(pl.DataFrame([], ITEM_SCHEMA), scrubber).height == 0
 
 
 def test_presidio_shows_no_log_and_needs_no_network(analyser: Analyser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,6 +518,9 @@ metric_list: [{metric: acc}]
 """
 
 
+KEYED = '[{"name": "find", "arguments": {"tom@example.com": "x"}}]'  # personal data as a key
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -509,7 +533,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table(
         row("a", message("user", "I am Tom Baker"), message("assistant", "Write to tom@example.com, Mr. Baker.")),
         row("b", message("user", "See https://example.org"), message("assistant", "Maren Okafor wrote it.")),
-        row("c", message("assistant", None, tool_calls="{")),
+        row("c", message("user", "Look."), message("assistant", None, tool_calls=KEYED)),
     ).write_parquet("data/dedup/rows.parquet")
     make_table([]).write_parquet("data/dedup/probes.parquet")
     return tmp_path
@@ -531,6 +555,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
         "rows_out": 2,
         "changed": 1,
         "failed": 1,
+        "equal_replies": 0,
         "entities": {"PERSON": 2, "EMAIL_ADDRESS": 1},
         "kept": {"URL": 1},
         "residual": {},
@@ -541,15 +566,15 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
     }
     assert Path("metrics/plots/scrub.csv").read_text() == "entity,count\nPERSON,2\nEMAIL_ADDRESS,1\n"
     ledger = pl.read_parquet("data/scrub/ledger.parquet")
-    assert ledger["detail"].to_list() == ["EMAIL_ADDRESS=1,PERSON=2", "JSONDecodeError"]
+    assert ledger["detail"].to_list() == ["EMAIL_ADDRESS=1,PERSON=2", "personal data as a key"]
     for value in (b"Baker", b"tom@"):
         assert not [file for file in project.joinpath("data/scrub").iterdir() if value in file.read_bytes()]
         assert value not in Path("metrics/scrub.json").read_bytes()
 
 
 def test_a_probe_that_fails_is_told_and_no_hit(project: Path) -> None:
-    found = row("d", message("user", "Write to tom@example.com."))
-    broken = row("e", message("user", "Write to ann@example.com."), message("assistant", None, tool_calls="{"))
+    found = row("d", message("user", "Write to tom@example.com."), message("assistant", "I will."))
+    broken = row("e", message("user", "Write to ann@example.com."), message("assistant", None, tool_calls=KEYED))
     values = (["tom@example.com"], ["ann@example.com"])
     probes = [
         make_probe(line, "EMAIL_ADDRESS", "scrub", number, planted=planted)
@@ -587,7 +612,7 @@ def test_item_that_cannot_be_scrubbed_stops_the_stage(analyser: Analyser, monkey
     monkeypatch.setattr(analyser, "find", fail)
     items = pl.DataFrame(
         [{"task": "t", "subtask": "s", "item": 4, "question": "Secret?", "choices": [], "answer": "x"}],
-        scrub.ITEM_SCHEMA,
+        ITEM_SCHEMA,
     )
     with pytest.raises(InputError, match=r"task t, s, item 4: a recogniser failed \(KeyError\)") as caught:
         check_items(scrub_items(items, Scrubber(params(), analyser)))

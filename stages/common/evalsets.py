@@ -15,17 +15,9 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 
 from stages.common.errors import InputError
+from stages.common.item_contracts import ITEM_SCHEMA
 from stages.common.params import Task
 
-ITEM_SCHEMA: dict[str, Any] = {
-    "task": pl.String,  # the name in params.yaml
-    "subtask": pl.String,  # lm-eval's name: the same, or a member of the group
-    "split": pl.String,  # test: what eval runs; fewshot: a worked example that may stand before it
-    "item": pl.Int64,  # 0-based, lm-eval's doc_id; of an example its place among them
-    "question": pl.String,  # the prompt without examples or chat template
-    "choices": pl.List(pl.String),  # empty where the answer is free text
-    "answer": pl.String,  # the right choice, or the target text; several targets one to a line
-}
 LOCAL_FORMATS = ("json", "csv", "parquet", "text")  # dataset_path of a task whose items are files
 
 

@@ -251,10 +251,15 @@ def read_prompt(record: Record) -> list[Message]:
     return read_instruction(record) if record.get("instruction") is not None else []
 
 
+def read_said(reply: list[Message]) -> list[tuple[str | None, ...]]:
+    """What a reply says, white space around it aside: who differs in no more than that cannot be told apart."""
+    return [(item["role"], (item["content"] or "").strip(), item["tool_calls"]) for item in reply]
+
+
 def preference(
     prompt: list[Message], chosen: list[Message], rejected: list[Message], tools: str | None = None
 ) -> Content:
-    if chosen == rejected:
+    if read_said(chosen) == read_said(rejected):
         raise RecordError("the replies are equal")
     for reply in (chosen, rejected):
         if not reply or reply[0]["role"] != "assistant":

@@ -18,17 +18,15 @@ reworded item) has a recall and no precision.
 
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import polars as pl
 from pydantic import Field
 
-from stages.common.errors import InputError
+from stages.common.contracts import Contract, Invariant, unique, where
 from stages.common.params import Params, Seed
-from stages.common.rows import ROW_SCHEMA, message, read_rows, text_of_row
+from stages.common.rows import PROBE_PREFIX, ROW_SCHEMA, message, text_of_row
 
-PREFIX = "probe-"
 SOURCE = "(probes)"
 """The source of a probe where a stage ranks sources: last of all, and no source of a user's can bear the name."""
 CAUGHT, STAYS, OPEN = "caught", "stays", "open"
@@ -41,6 +39,32 @@ PROBE_SCHEMA: dict[str, Any] = ROW_SCHEMA | {
     "planted": pl.List(pl.String),  # made-up personal data in it, or its lookalikes
     "caught": pl.Boolean,  # null before it is measured, and where that says nothing
 }
+MEASURED = ("dedup", "scrub", "decontaminate")
+PROBES = {
+    stage: Contract(
+        f"data/{stage}/probes.parquet",
+        stage,
+        PROBE_SCHEMA,
+        ("row_id",),
+        (
+            unique("unique ids", "the id of a probe stands twice or is missing", "row_id"),
+            Invariant("own ids", "the id is no probe's", where(~pl.col("row_id").str.starts_with(PROBE_PREFIX))),
+            Invariant(
+                "what it measures",
+                f"the stage is none of {', '.join(MEASURED)}",
+                where(~pl.col("stage").is_in(MEASURED)),
+            ),
+            Invariant(
+                "what is expected",
+                f"what is expected is none of {CAUGHT}, {STAYS}, {OPEN}",
+                where(~pl.col("expected").is_in((CAUGHT, STAYS, OPEN))),
+            ),
+        ),
+        unit="probe",
+    )
+    for stage in ("pool", *MEASURED)
+}
+"""The contract of the probes that each stage hands on."""
 LEAST_PIECE = 4  # letters or digits of a value that give it away
 LEAST_DIGITS = 5  # in a row, whatever stands between them
 NUMBER = re.compile(r"\d(?:[\s().,:/-]{0,2}\d)*")
@@ -64,7 +88,13 @@ class Probes(Params):
 
 def make_probe(row: dict[str, Any], probe: str, stage: str, number: int, **rest: Any) -> dict[str, Any]:
     """A line of the table of probes from a row; `rest` are columns of PROBE_SCHEMA."""
-    identity = {"row_id": f"{PREFIX}{probe}-{number}", "probe": probe, "stage": stage, "file": "", "record": number}
+    identity = {
+        "row_id": f"{PROBE_PREFIX}{probe}-{number}",
+        "probe": probe,
+        "stage": stage,
+        "file": "",
+        "record": number,
+    }
     empty: dict[str, Any] = dict.fromkeys(PROBE_SCHEMA) | {"expected": CAUGHT, "planted": []}
     return empty | {name: row[name] for name in ROW_SCHEMA} | {"branch": None, "subject": None} | identity | rest
 
@@ -89,12 +119,10 @@ def make_table(probes: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(probes, PROBE_SCHEMA)
 
 
-def read_probes(folder: Path | str, stage: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The probes that measure the stage, and those that it hands on. Raises InputError."""
-    probes = read_rows(folder, "probes")
-    if missing := [column for column in PROBE_SCHEMA if column not in probes.columns]:
-        path = Path(folder) / "probes.parquet"
-        raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force`")
+def read_probes(before: str, stage: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The probes that measure the stage, and those that it hands on, as the stage `before` wrote them. Raises
+    InputError."""
+    probes = PROBES[before].read()
     later = {"dedup": ["scrub"]}.get(stage, [])  # raw rows of dedup's probes never go further than dedup
     return probes.filter(stage=stage), probes.filter(pl.col("stage").is_in(later))
 
@@ -111,7 +139,7 @@ def rows_of(probes: pl.DataFrame) -> pl.DataFrame:
 
 def split_off(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The lines of rows and the lines of probes, by `row_id`."""
-    of_probe = pl.col("row_id").str.starts_with(PREFIX)
+    of_probe = pl.col("row_id").str.starts_with(PROBE_PREFIX)
     return table.filter(~of_probe), table.filter(of_probe)
 
 

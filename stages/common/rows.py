@@ -6,12 +6,9 @@ where tool calls stand in its place.
 
 import re
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-from stages.common.errors import InputError
 
 MESSAGE = pl.Struct(
     {"role": pl.String, "content": pl.String, "tool_calls": pl.String, "tool_call_id": pl.String, "name": pl.String}
@@ -32,6 +29,7 @@ ROW_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "label": pl.Boolean,
 }
 CONVERSATIONS = ("messages", "chosen", "rejected")
+PROBE_PREFIX = "probe-"  # of the ids of probes; no row's id begins so
 SET_APART = (
     (r"(\d)([¹²³⁰⁴-⁹⁺⁻])", "^"),
     (r"(\d)([¼-¾₀-₉⅐-⅞↉①-⒛⓪])", " "),
@@ -49,18 +47,6 @@ def message(
 ) -> dict[str, str | None]:
     """A message with all five fields."""
     return {"role": role, "content": content, "tool_calls": tool_calls, "tool_call_id": tool_call_id, "name": name}
-
-
-def read_rows(folder: Path | str, name: str = "rows") -> pl.DataFrame:
-    """rows.parquet of a stage. Raises InputError where its columns are not those of the schema."""
-    path = Path(folder) / f"{name}.parquet"
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file; run `dvc repro`")
-    table = pl.read_parquet(path)
-    missing = [column for column in ROW_SCHEMA if column not in table.columns]
-    if missing:
-        raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force`")
-    return table
 
 
 def texts_of(conversations: pl.Expr | str) -> pl.Expr:

@@ -7,19 +7,18 @@ import polars as pl
 
 from stages.common.chat import encode
 from stages.common.errors import InputError
+from stages.common.mixture_contracts import ENCODED, IGNORED, mixture_of, read_limits
 from stages.common.training import CPU_PASS_TOKENS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100  # label of a token that the loss does not see
-
 
 def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.DataFrame:
     """row_id, input_ids, labels (IGNORED where not supervised), length, supervised_tokens. Raises InputError."""
     encoded = [encode(tokenizer, row["messages"], row["tools"], row["row_id"]) for row in rows.iter_rows(named=True)]
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "row_id": rows["row_id"],
             "input_ids": [item.input_ids for item in encoded],
@@ -30,31 +29,27 @@ def encode_rows(rows: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> pl.
             "length": [len(item.input_ids) for item in encoded],
             "supervised_tokens": [sum(item.supervised) for item in encoded],
         },
-        schema={
-            "row_id": pl.String,
-            "input_ids": pl.List(pl.Int64),
-            "labels": pl.List(pl.Int64),
-            "length": pl.Int64,
-            "supervised_tokens": pl.Int64,
-        },
+        schema=ENCODED.columns,
     )
-    empty = table.filter(pl.col("supervised_tokens") == 0)["row_id"].to_list()
-    if empty:
-        raise InputError(f"rows {', '.join(empty[:3])}: no token to train on; check base.chat_template")
-    return table
 
 
-def read_mixture(path: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(training rows, held-out rows) of a mixture in their order, encoded. Raises InputError where either is empty."""
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file; add an SFT source to params.yaml, then run `dvc repro`")
-    rows = pl.read_parquet(path).sort("position")
+def read_mixture(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(training rows, held-out rows) of the SFT mixture in their order, encoded for the base model of `folder`.
+
+    Raises InputError where either is empty, or a row is not as it must be.
+    """
+    contract, limits = mixture_of("sft"), read_limits(folder, tokenizer)
+    if not Path(contract.path).exists():
+        raise InputError(f"{contract.path}: there is no such file; add an SFT source to params.yaml, then `dvc repro`")
+    rows = contract.read(window=limits["window"]).sort("position")
     train, heldout = (rows.filter(split=split) for split in ("train", "heldout"))
     if train.is_empty():
-        raise InputError(f"{path} has no training row; raise mix.budget.sft or add a source")
+        raise InputError(f"{contract.path} has no training row; raise mix.budget.sft or add a source")
     if heldout.is_empty():
-        raise InputError(f"{path} has no held-out row; raise mix.heldout_share.sft")
-    return encode_rows(train, tokenizer), encode_rows(heldout, tokenizer)
+        raise InputError(f"{contract.path} has no held-out row; raise mix.heldout_share.sft")
+    encoded = ENCODED.check(encode_rows(rows, tokenizer), mixture=rows, **limits)
+    in_training = rows["split"] == "train"
+    return encoded.filter(in_training), encoded.filter(~in_training)
 
 
 def pad_batch(rows: list[dict[str, Any]], pad_token_id: int) -> dict[str, "torch.Tensor"]:

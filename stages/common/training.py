@@ -227,7 +227,8 @@ def curve_of(history: list[dict[str, Any]], columns: dict[str, str]) -> pl.DataF
 
 
 def require_moved(before: dict[str, "torch.Tensor"], model: "torch.nn.Module", stage: str) -> float:
-    """The root mean square change of the trained weights. Raises InputError where nothing moved.
+    """The root mean square change of the trained weights. Raises InputError where nothing moved, or where a
+    weight is infinite or no number.
 
     `before` holds copies of the trainable parameters by name. LoRA under DP has been seen to count epsilon up while it
     trained nothing (opacus#820).
@@ -238,6 +239,10 @@ def require_moved(before: dict[str, "torch.Tensor"], model: "torch.nn.Module", s
         if name in before
     ]
     moved = float(np.sqrt(np.mean(changes))) if changes else 0.0
+    if not np.isfinite(moved):
+        raise InputError(
+            f"{stage}: a trained weight is not finite, so the training diverged; lower lr or max_grad_norm"
+        )
     if not moved > 0:
         raise InputError(f"{stage}: no trained weight has moved; raise lr or epochs, or check that there are rows")
     return moved

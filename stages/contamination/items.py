@@ -18,29 +18,23 @@ import re
 import polars as pl
 
 from stages.common.errors import InputError
+from stages.common.item_contracts import ITEMS
 from stages.common.shingles import UNSPACED, normalise_texts, split_tokens
 from stages.probes.leaks import cut_options
 
-ITEMS_FILE = "data/scrub/items.parquet"
 ITEM_COLUMNS = ["task", "subtask", "split", "item", "question", "answer"]
 PROMPT_WORDS = 5
 ANSWERED_WORDS = 4
 OPTION = r"^[ \t]*\(?{letter}[.):][ \t]+(\S.*)$"
 
 
-def read_items(tasks: list[str], path: str = ITEMS_FILE) -> pl.DataFrame:
-    """The items that scrub wrote. Raises InputError where a column is missing or a task of params.yaml has no item."""
-    try:
-        items = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; run `dvc repro`") from None
-    missing = [column for column in ITEM_COLUMNS if column not in items.columns]
-    if missing:
-        raise InputError(f"{path}: the columns {', '.join(missing)} are missing; run `dvc repro --force scrub`")
+def read_items(tasks: list[str]) -> pl.DataFrame:
+    """The items that scrub wrote. Raises InputError, also where a task of params.yaml has no item."""
+    items = ITEMS.read()
     present = set(items["task"])
     for task in tasks:
         if task not in present:
-            raise InputError(f"{path}: no item of the task {task}; run `dvc repro scrub`, or take the task out")
+            raise InputError(f"{ITEMS.path}: no item of the task {task}; run `dvc repro scrub`, or take the task out")
     return items.select(ITEM_COLUMNS)
 
 
@@ -95,3 +89,10 @@ def comparable(texts: pl.DataFrame) -> pl.DataFrame:
     words = count_words(split_tokens(texts["text"])).alias("words")
     least = pl.when(pl.col("part") == "answered").then(ANSWERED_WORDS).otherwise(PROMPT_WORDS)
     return texts.with_columns(words).filter(pl.col("words") >= least).drop("words")
+
+
+def list_asked(texts: pl.DataFrame) -> pl.DataFrame:
+    """item, asked: the prompt and the question of each item, as words with a space between, out of comparable texts."""
+    words = split_tokens(texts["text"]).list.join(" ").alias("asked")
+    asked = texts.with_columns(words).filter(pl.col("part") != "answered")
+    return asked.group_by("item", maintain_order=True).agg("asked")

@@ -1,25 +1,14 @@
 """From lm-eval's results and samples to metrics and a table of items, clean and dirty ones apart."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from stages.common.errors import InputError
+from stages.common.item_contracts import EVALUATED_SCHEMA, MARKED_ITEMS
 from stages.common.params import Task
 
-DIRTY = Path("data/decontaminate/items.parquet")
-ITEM_SCHEMA: dict[str, Any] = {
-    "task": pl.String,  # the name in params.yaml
-    "subtask": pl.String,  # lm-eval's name: the same, or a member of the group
-    "item": pl.Int64,  # 0-based, lm-eval's doc_id
-    "correct": pl.Float64,  # the task's first metric on this item; null where it is not a number
-    "loglikelihoods": pl.List(pl.Float64),  # of each choice; null where the answer is generated
-    "choice": pl.Int64,  # the likeliest choice
-    "target": pl.Int64,  # the right choice; null where there are several or the answer is free text
-    "dirty": pl.Boolean,  # a row of the training data overlaps the item
-}
 PLOT_SCHEMA = {"task": pl.String, "metric": pl.String, "value": pl.Float64, "stderr": pl.Float64}
 
 Results = dict[str, dict[str, Any]]
@@ -28,14 +17,9 @@ Samples = dict[str, list[dict[str, Any]]]
 """Subtask → lm-eval's record of each item."""
 
 
-def read_dirty(path: Path = DIRTY) -> pl.DataFrame:
+def read_dirty() -> pl.DataFrame:
     """task, subtask, item, dirty of every evaluation item. Raises InputError where decontaminate has not run."""
-    try:
-        return pl.read_parquet(path, columns=["task", "subtask", "item", "dirty"])
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; run `dvc repro decontaminate`") from None
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}; run `dvc repro --force decontaminate`") from None
+    return MARKED_ITEMS.read().select("task", "subtask", "item", "dirty")
 
 
 def named_metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -75,7 +59,7 @@ def choose(sample: dict[str, Any], built: Any) -> dict[str, Any]:
 def judge_task(
     task: Task, built: dict[str, Any], result: dict[str, Any], samples: Samples, dirty: pl.DataFrame
 ) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Metrics of one task or group, and its items with ITEM_SCHEMA. Raises InputError where an item has no mark."""
+    """Metrics of one task or group, and its items (EVALUATED_SCHEMA). Raises InputError where an item has no mark."""
     from lm_eval.api.metrics import mean
 
     scores = [key for key in result if "," in key]
@@ -92,11 +76,13 @@ def judge_task(
                 line = {"task": task.name, "subtask": subtask, "item": sample["doc_id"], "correct": number}
                 lines.append(line | choose(sample, entry))
                 values.append(value)
-    items = pl.DataFrame(lines, ITEM_SCHEMA).drop("dirty")
+    items = pl.DataFrame(lines, EVALUATED_SCHEMA).drop("dirty")
     items = items.join(dirty, on=["task", "subtask", "item"], how="left", maintain_order="left")
     unknown = items["dirty"].null_count()
     if unknown:
-        raise InputError(f"{DIRTY}: {unknown} items of the task {task.name} are missing; run `dvc repro decontaminate`")
+        raise InputError(
+            f"{MARKED_ITEMS.path}: {unknown} items of the task {task.name} are missing; run `dvc repro decontaminate`"
+        )
     metrics: dict[str, Any] = named_metrics(result) | {"items": items.height}
     aggregate = next(iter(built.values())).aggregation().get(metric, mean)
     for name, wanted in (("clean", False), ("dirty", True)):

@@ -15,43 +15,20 @@ that name. Then, source by source:
   other sources move only where they share a group with what moved.
 """
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from stages.common.errors import InputError
-from stages.common.shingles import normalise_texts, split_tokens
+from stages.common.mixture_contracts import read_prompts
+from stages.common.row_contracts import ALIKE, CLUSTERS
 from stages.mixing.chance import draw_fractions
 
-PROMPT_WORDS = 3  # "Hello" and "Thank you" ask nothing, so that rows need not ask the same
 
-
-def read_links(folder: Path) -> pl.DataFrame:
+def read_links() -> pl.DataFrame:
     """Pairs of rows that dedup found to say the same: row_id, other_id. Either may have been dropped since."""
-    clusters = folder / "clusters.parquet"
-    if not clusters.exists():
-        raise InputError(f"{clusters}: there is no such file; run `dvc repro`")
-    tables = [pl.read_parquet(clusters).select("row_id", other_id="cluster")]
-    alike = folder / "alike.parquet"
-    if alike.exists():
-        tables.append(pl.read_parquet(alike).filter(pl.col("why") == "label").select("row_id", "other_id"))
-    return pl.concat(tables)
-
-
-def read_prompts(rows: pl.DataFrame) -> pl.Series:
-    """What each row asks, as words: the user's first message, or where it has fewer than PROMPT_WORDS all of them.
-
-    Null where these are fewer, too. Signs do not count: with and without a question mark the same is asked.
-    """
-    of_user = pl.element().filter(pl.element().struct.field("role") == "user").struct.field("content").drop_nulls()
-    said = rows.select(pl.col("messages").list.eval(of_user).alias("said"))
-    texts = said.select(first=pl.col("said").list.first().fill_null(""), all=pl.col("said").list.join("\n"))
-    first, all_of_it = (split_tokens(normalise_texts(texts[name])) for name in ("first", "all"))
-    words = pl.select(asked=pl.when(first.list.len() >= PROMPT_WORDS).then(first).otherwise(all_of_it))["asked"]
-    return pl.select(asked=pl.when(words.list.len() >= PROMPT_WORDS).then(words.list.join(" ")))["asked"]
+    clusters = CLUSTERS.read().select("row_id", other_id="cluster")
+    return pl.concat([clusters, ALIKE.read().filter(why="label").select("row_id", "other_id")])
 
 
 def group_rows(rows: pl.DataFrame, links: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -121,17 +98,3 @@ def add_split(rows: pl.DataFrame, groups: pl.DataFrame, shares: dict[str, float]
     heldout = choose_heldout(counts, share_of_source)
     is_held = table["group"].is_in(sorted(heldout))
     return rows.with_columns(split=pl.when(is_held).then(pl.lit("heldout")).otherwise(pl.lit("train")))
-
-
-def check_separation(rows: pl.DataFrame, links: pl.DataFrame) -> None:
-    """Raises RuntimeError where a training row and a held-out row share a subject or a prompt, or are linked."""
-    split = rows.select("row_id", "split", "subject", prompt=read_prompts(rows)).unique("row_id")
-    for name in ("subject", "prompt"):
-        both = split.filter(pl.col(name).is_not_null()).filter(pl.col("split").n_unique().over(name) > 1)
-        if both.height:
-            raise RuntimeError(f"mix: the rows {both['row_id'].sort().to_list()[:3]} share a {name}, not their split")
-    sides = split.select("row_id", "split")
-    pairs = links.join(sides, on="row_id").join(sides, left_on="other_id", right_on="row_id", suffix="_of_other")
-    torn = pairs.filter(pl.col("split") != pl.col("split_of_other"))
-    if torn.height:
-        raise RuntimeError(f"mix: the rows {torn.sort('row_id', 'other_id').row(0)[:2]} are alike, not their split")

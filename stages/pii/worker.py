@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from stages.common.evalsets import ITEM_SCHEMA
+from stages.common.item_contracts import ITEM_SCHEMA
 from stages.common.rows import CONVERSATIONS
 from stages.pii.given import Secrets
 from stages.pii.params import Scrub
