@@ -86,11 +86,13 @@ def measure(params: Scrub, scrubbed: pl.DataFrame, ledger: pl.DataFrame, not_cov
         source: dict(sorted(add_up(rows["residual"]).items()))
         for (source,), rows in sorted(scrubbed.partition_by("source", as_dict=True).items())
     }
+    failed = scrubbed.filter(pl.col("failed").is_not_null())["source"].value_counts(name="rows").sort("source")
     return {
         "rows_in": scrubbed.height,
         "rows_out": scrubbed.height - count.get("drop", 0),
         "changed": count.get("change", 0),
         "failed": count.get("drop", 0),
+        "failed_by_source": dict(failed.iter_rows()),
         "entities": {entity: replaced[entity] for entity in dict.fromkeys([*gone, *sorted(replaced)])},
         "kept": {entity: kept[entity] for entity, action in params.entities.items() if action == "keep"},
         "residual": {source: counts for source, counts in residual.items() if counts},
