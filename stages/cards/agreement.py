@@ -42,9 +42,7 @@ class Claim(NamedTuple):
         return bool(self.stated == self.found)
 
     def __str__(self) -> str:
-        return (
-            f"{self.where}: {self.stated}, but {self.against}: {self.found}; run `dvc repro --force {self.stage}`"
-        )
+        return f"{self.where}: {self.stated}, but {self.against}: {self.found}; run `dvc repro --force {self.stage}`"
 
 
 def check(facts: Facts) -> None:
@@ -68,15 +66,14 @@ def claims_of_lock(facts: Facts) -> Iterator[Claim]:
         if path.startswith(QUOTED) and path not in NOT_HASHED:
             yield Claim(path, digest(path), f"dvc.lock recorded what {out.stage} wrote", out.md5, out.stage)
     for read in list_reads(facts.lock):
-        stage = read.stage
-        if read.path in outputs:
-            maker = outputs[read.path]
-            told = f"dvc.lock, {read.path} as {stage} read it"
+        stage, path = read.stage, read.path
+        raw = path.startswith("data/raw/")
+        if path in outputs:
+            maker = outputs[path]
+            told = f"dvc.lock, {path} as {stage} read it"
             yield Claim(told, read.md5, f"as {maker.stage} wrote it", maker.md5, stage)
-        elif read.path.startswith("data/") and not read.path.startswith("data/raw/"):  # a file of a folder
-            yield Claim(read.path, digest(read.path), f"dvc.lock recorded what {stage} read", read.md5, stage)
-        elif stage == "eval@base" and read.path.startswith("data/raw/"):
-            yield Claim(read.path, digest(read.path), f"dvc.lock recorded what {stage} read", read.md5, stage)
+        elif path.startswith("data/") and (not raw or stage == "eval@base"):  # a file of a folder, or what was asked
+            yield Claim(path, digest(path), f"dvc.lock recorded what {stage} read", read.md5, stage)
 
 
 def claims_of_counts(facts: Facts) -> Iterator[Claim]:
@@ -128,7 +125,9 @@ def claims_of_tables(facts: Facts) -> Iterator[Claim]:
     }
     for stage, keys in counted.items():
         told = f"rows in data/{stage}/rows.parquet"
-        yield Claim(f"metrics/{stage}.json, rows_out", metrics[stage]["rows_out"], told, tables.rows[stage].height, stage)
+        yield Claim(
+            f"metrics/{stage}.json, rows_out", metrics[stage]["rows_out"], told, tables.rows[stage].height, stage
+        )
         for key, condition in keys.items():
             found = tables.ledgers[stage].filter(condition).height
             told = f"lines in data/{stage}/ledger.parquet"
@@ -139,7 +138,7 @@ def claims_of_tables(facts: Facts) -> Iterator[Claim]:
             told = f"lines in data/{stage}/ledger.parquet"
             yield Claim(f"metrics/{stage}.json, {key}.{reason}", number, told, found, stage)
     for task, number in metrics["decontaminate"]["dirty_items"].items():
-        found = tables.items.filter(task=task)["dirty"].sum()
+        found = tables.items.filter(task=task, dirty=True).height
         told = "items marked in data/decontaminate/items.parquet"
         yield Claim(f"metrics/decontaminate.json, dirty_items.{task}", number, told, found, "decontaminate")
     yield from claims_of_mixture(facts)
@@ -157,7 +156,9 @@ def claims_of_raw_tables(metrics: Mapping[str, Any]) -> Iterator[Claim]:
             yield Claim(f"metrics/{stage}.json, rows_out", metrics[stage]["rows_out"], f"rows in {path}", found, stage)
     refused, rows, ledger = (Path(f"data/pool/{name}.parquet") for name in ("refused", "rows", "ledger"))
     if refused.is_file():
-        counts = dict(pl.read_parquet(refused, columns=["source", "file", "record"]).unique()["source"].value_counts().iter_rows())
+        counts = dict(
+            pl.read_parquet(refused, columns=["source", "file", "record"]).unique()["source"].value_counts().iter_rows()
+        )
         for source, number in metrics["pool"]["refused_by_source"].items():
             where = f"metrics/pool.json, refused_by_source.{source}"
             yield Claim(where, number, f"records in {refused}", counts.get(source, 0), "pool")
@@ -221,7 +222,9 @@ def claims_of_training(facts: Facts) -> Iterator[Claim]:
             found, told = mixed.height, f"rows in data/mix/{kind}.parquet"
         else:
             found, told = consumed["row_id"].n_unique(), f"rows in {file}"
-            yield Claim(f"metrics/{model}.json, steps", own["steps"], f"steps in {file}", consumed["step"].n_unique(), model)
+            yield Claim(
+                f"metrics/{model}.json, steps", own["steps"], f"steps in {file}", consumed["step"].n_unique(), model
+            )
         yield Claim(f"metrics/{model}.json, rows_in", own["rows_in"], told, found, model)
         yield Claim(f"metrics/{model}.json, steps", own["steps"], f"lines of metrics/plots/{model}.csv",
                     facts.curves[model].height, model)  # fmt: skip
@@ -236,7 +239,9 @@ def claims_of_training(facts: Facts) -> Iterator[Claim]:
         told = "rows in models/quantized/consumed.parquet"
         yield Claim("metrics/quantize.json, rows_in", quantize["rows_in"], told, height, "quantize")
     share = quantize["bytes"] / metrics["base"]["bytes"]
-    yield Claim("metrics/quantize.json, bytes_share", quantize["bytes_share"], "bytes over those of base", share, "quantize")
+    yield Claim(
+        "metrics/quantize.json, bytes_share", quantize["bytes_share"], "bytes over those of base", share, "quantize"
+    )
     for stage, model in (("base", "base"), ("quantize", "quantized")):
         found = sum(file.stat().st_size for file in Path("models", model).glob("*.safetensors"))
         told = f"bytes of models/{model}/*.safetensors"

@@ -32,6 +32,7 @@ REQUIRED = {
     "align": ("rows_in", "steps", "loss_at_start", "heldout_accuracy", "heldout_margin"),
     "quantize": ("rows_in", "bytes", "bytes_share", "digest"),
 }  # fmt: skip
+PRIVATE = ("delta", "noise_multiplier", "sample_rate", "clip_norm")  # of metrics/sft.json, where it has an epsilon
 CURVES = {"sft": ("step", "loss"), "align": ("step", "loss"), "mix": ("kind", "source", "planned", "realised", "rows")}
 ITEM_KEY = ["task", "subtask", "item"]
 
@@ -148,6 +149,8 @@ def read_facts() -> Facts:
     metrics = {
         stage: read_input(f"metrics/{stage}.json", stage, read_json_object, keys) for stage, keys in REQUIRED.items()
     }
+    if "epsilon" in metrics["sft"]:
+        read_input("metrics/sft.json", "sft", read_json_object, PRIVATE)
     sources, tasks = load_sources(), load_tasks()
     tables = read_tables(dict.fromkeys(source.kind for source in sources))
     names = tuple(task.name for task in tasks)

@@ -48,9 +48,7 @@ def read_tables(kinds: Iterable[str]) -> Tables:
     """The tables of a finished run. Raises InputError."""
     data, models = Path("data"), Path("models")
     return Tables(
-        rows={
-            stage: read_table(data / stage / "rows.parquet", ROW, stage) for stage in ("scrub", "decontaminate")
-        },
+        rows={stage: read_table(data / stage / "rows.parquet", ROW, stage) for stage in ("scrub", "decontaminate")},
         ledgers={
             stage: read_table(data / stage / "ledger.parquet", LINE, stage)
             for stage in ("scrub", "decontaminate", "mix")
