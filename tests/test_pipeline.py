@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -125,7 +126,7 @@ def test_an_edit_of_the_method_reruns_nothing_before_it(project: Path) -> None:
     before = path.read_text()
     try:
         path.write_text(before + "\n# edited\n")
-        assert would_run(project) == ["align"]
+        assert would_run(project) == ["align", "card"]  # the card states the digest of each stage's code
     finally:
         path.write_text(before)
 
@@ -192,7 +193,9 @@ def test_the_card_accounts_for_every_row_of_every_source(project: Path) -> None:
     mixed = pl.concat([read["data/mix/sft.parquet"], read["data/mix/preference.parquet"]], how="vertical_relaxed")
     clean = read["data/decontaminate/ledger.parquet"].filter(action="drop")
     trained = pl.concat([read[f"models/{model}/consumed.parquet"]["row_id"] for model in ("sft", "align")])
-    table = re.search(r"\| source \|( records in .*)\n\|[-:|]+\n((?:\|.*\n)+)", (project / "reports/card.md").read_text())
+    table = re.search(
+        r"\| source \|( records in .*)\n\|[-:|]+\n((?:\|.*\n)+)", (project / "reports/card.md").read_text()
+    )
     assert table is not None
     titles = [title.strip() for title in table[1].split("|")[:-1]]
     lines = {cells[1].strip(): [int(cell.replace(",", "")) for cell in cells[2:-1]]
@@ -200,7 +203,9 @@ def test_the_card_accounts_for_every_row_of_every_source(project: Path) -> None:
     assert set(lines) == {*rows["source"].unique(), "**all sources**"}
     for source, numbers in lines.items():
         if source == "**all sources**":
-            assert numbers == [sum(column) for column in zip(*(lines[name] for name in lines if name != source), strict=True)]
+            assert numbers == [
+                sum(column) for column in zip(*(lines[name] for name in lines if name != source), strict=True)
+            ]
             continue
         shown = dict(zip(titles, numbers, strict=True))
         expected = {
