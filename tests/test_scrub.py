@@ -531,6 +531,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
         "rows_out": 2,
         "changed": 1,
         "failed": 1,
+        "failed_by_source": {"s": 1},
         "entities": {"PERSON": 2, "EMAIL_ADDRESS": 1},
         "kept": {"URL": 1},
         "residual": {},

@@ -13,7 +13,7 @@ import polars as pl
 
 from stages.cards.digests import digest_path, list_outputs, list_reads
 from stages.cards.flow import REASONS, add_up
-from stages.cards.inputs import MODELS, Facts
+from stages.cards.inputs import CURVES, MODELS, Facts
 from stages.cards.tables import READER
 from stages.common.errors import InputError
 
@@ -21,8 +21,7 @@ DIGITS = 1e-5  # relative: metrics have six digits
 DUPLICATES = {"exact_duplicate": "exact_duplicates", "near_duplicate": "near_duplicates",
               "swapped_labels": "swapped_labels"}  # fmt: skip
 """Reason in the ledger → key in metrics/dedup.json."""
-QUOTED = ("data/", "metrics/")
-NOT_HASHED = ("data/pool", "data/dedup")  # not here on every machine; metrics/pool.json and dedup.json are
+RAW_TABLES = ("data/pool", "data/dedup")  # not here on every machine; metrics/pool.json and dedup.json are
 
 
 class Claim(NamedTuple):
@@ -52,6 +51,13 @@ def check(facts: Facts) -> None:
             raise InputError("\n".join(faults))
 
 
+def is_quoted(path: str) -> bool:
+    """Whether the card reads an output: all tables but the raw ones, all metrics, and the curves that it draws."""
+    if path.startswith("metrics/plots/"):
+        return Path(path).stem in CURVES
+    return path.startswith(("data/", "metrics/")) and path not in RAW_TABLES
+
+
 def claims_of_lock(facts: Facts) -> Iterator[Claim]:
     """What is here is what dvc.lock recorded, and what a stage read is what another one wrote."""
     outputs = list_outputs(facts.lock)
@@ -63,7 +69,7 @@ def claims_of_lock(facts: Facts) -> Iterator[Claim]:
         return hashed[path]
 
     for path, out in outputs.items():
-        if path.startswith(QUOTED) and path not in NOT_HASHED:
+        if is_quoted(path):
             yield Claim(path, digest(path), f"dvc.lock recorded what {out.stage} wrote", out.md5, out.stage)
     for read in list_reads(facts.lock):
         stage, path = read.stage, read.path
