@@ -25,6 +25,7 @@ from stages.cards.digests import describe_evaluation, describe_outputs
 from stages.cards.flow import total
 from stages.cards.hub import front_matter, metadata
 from stages.cards.inputs import MODELS, Facts, read_facts
+from stages.cards.removals import removals
 from stages.cards.scores import Difference, Score, compare, evaluation_table, list_scores, main_scores
 from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_text
@@ -148,7 +149,7 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "raw": wording.raw_digests(facts),
         "same_numbers": wording.SAME_NUMBERS,
         "privacy": privacy.statements(facts),
-        "removals": wording.removals(facts),
+        "removals": removals(facts),
         "entities": list_entities(facts),
         "probes": wording.probes(facts),
         "evaluation": list_evaluation(facts, scores),

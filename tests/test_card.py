@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -235,6 +236,19 @@ def test_page_is_self_contained_and_accessible(rendered: tuple[str, str, pl.Data
     assert all(found["role"] == "img" and found["aria-label"] for found in outline.all("svg"))
     assert all(found.get("scope") for found in outline.all("th"))
     assert re.search(r"20\d\d-\d\d-\d\d", page) is None  # no date
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert len(outline.all("table")) == len(outline.all("caption")) > 5
+    regions = [found for found in outline.all("div") if found.get("class") == "scroll"]
+    assert len(regions) == len(outline.all("table"))  # each scrolls by itself, also with the keyboard
+    assert all(found["role"] == "region" and found["tabindex"] == "0" and found["aria-label"] for found in regions)
+    assert {"header", "nav", "main", "footer"} <= {tag for tag, _ in outline.tags}
+    assert outline.tags[[tag for tag, _ in outline.tags].index("body") + 1] == (
+        "a",
+        {"class": "skip", "href": "#content"},
+    )
 
 
 def test_strangers_text_stays_text(rendered: tuple[str, str, pl.DataFrame]) -> None:

@@ -8,8 +8,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from stages.cards.digests import list_outputs
 from stages.cards.inputs import Facts
+from stages.cards.removals import removals
 from stages.cards.tables import READER
-from stages.cards.wording import count, counted, megabytes, removals, short_count
+from stages.cards.wording import count, counted, megabytes, short_count
 
 MODEL_NAMES = ("base", "sft", "align", "quantized")
 
