@@ -45,7 +45,7 @@ def rerun(stage: str, lock: Lock) -> list[Nearness]:
     with tempfile.TemporaryDirectory(prefix="rerun-", dir=".pedigree") as place:
         copy = Path(place)
         shutil.copytree("stages", copy / "stages", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("params.yaml", "pyproject.toml", "dvc.yaml"):
+        for name in ("params.yaml", "pyproject.toml", "dvc.yaml", "dvc.lock"):
             shutil.copy2(name, copy / name)
         for dep in lock[stage].get("deps", ()):
             put(Path(dep["path"]), copy)

@@ -7,7 +7,6 @@ is rendered once more and must come out the same to the byte.
 """
 
 import argparse
-import hashlib
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pedigree.contracts import check_tables
 from pedigree.layout import show_value, table
 from pedigree.lockfile import Lock, find_stale, flatten, maker_of, makers, packages, recorded_files
 from pedigree.snapshot import Snapshot
+from stages.cards.digests import digest_file, digest_folder
 from stages.common.errors import InputError
 from stages.common.params import PARAMS_FILE, read_yaml
 
@@ -34,12 +34,6 @@ class Agreement:
         self.faults.append(f"{where}: {what}")
 
 
-def digest_file(path: Path) -> str:
-    """md5, as DVC takes it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 def list_folder(path: Path) -> dict[str, str]:
     """File → md5 of all files below a folder, but for what .dvcignore names."""
     from dvc.fs import localfs
@@ -48,12 +42,6 @@ def list_folder(path: Path) -> dict[str, str]:
     whole = path.resolve()
     files = sorted(Path(name) for name in Repo(".").dvcignore.find(localfs, str(whole)))
     return {file.relative_to(whole).as_posix(): digest_file(file) for file in files}
-
-
-def digest_folder(files: Mapping[str, str]) -> str:
-    """DVC's digest of a folder: md5 of the JSON list of its files, sorted by name."""
-    entries = [{"md5": digest, "relpath": name} for name, digest in sorted(files.items())]
-    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def compare_path(entry: Mapping[str, Any]) -> Iterator[str]:
@@ -167,7 +155,7 @@ def check_card(found: Agreement) -> None:
     try:
         pages = render()
     except (InputError, KeyError, OSError) as error:
-        found.wrong("reports", f"the card cannot be rendered from what is here ({error})")
+        found.faults += [f"reports: no card can be made of what is here: {line}" for line in str(error).splitlines()]
         return
     faults = len(found.faults)
     for name in PAGES:

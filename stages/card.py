@@ -1,11 +1,12 @@
 """Say what the model is, what it was made of and whether it is better.
 
-metrics/*.json, metrics/eval/*.json, metrics/plots/{sft,align,mix}.csv, data/eval/*/{items,answers}.parquet,
-params.yaml, pyproject.toml → reports/card.html, reports/card.md, metrics/card.json, metrics/plots/evaluation.csv
+metrics/*.json, metrics/eval/*.json, metrics/plots/{sft,align,mix}.csv, ledgers and row ids of data/* and models/*,
+dvc.lock, params.yaml, pyproject.toml → reports/card.html, reports/card.md, metrics/{card.json,plots/evaluation.csv}
 
 The page is one file that opens offline: styles and plots stand in it, nothing is fetched, no script runs. card.md says
 the same in Markdown, under the metadata that model hubs read. Both state what the stages measured and nothing else: no
-times, no date, so that the same run gives the same bytes.
+times, no date, so that the same run gives the same bytes. Before a word is written, what the files say of the same
+thing is compared (`stages/cards/agreement.py`); where two of them differ, there is no card.
 
 Whether a model is better is told on the items that both models answered: the mean of the paired differences with a 95 %
 bootstrap interval (`stages/cards/scores.py`). metrics/card.json holds them too, so that `dvc metrics diff` shows them.
@@ -18,10 +19,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from stages.common.stage import run, say  # isort: skip
-from stages.cards import lineage, plots, wording
+from stages.cards import lineage, plots, privacy, wording
+from stages.cards.agreement import check
+from stages.cards.digests import describe_evaluation, describe_outputs
+from stages.cards.flow import total
 from stages.cards.hub import front_matter, metadata
 from stages.cards.inputs import MODELS, Facts, read_facts
 from stages.cards.licences import describe_licences
+from stages.cards.removals import removals
 from stages.cards.scores import Difference, Score, compare, evaluation_table, list_scores, main_scores
 from stages.common.errors import InputError
 from stages.common.files import write_csv, write_json, write_text
@@ -138,7 +143,15 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "lanes": lanes,
         "kinds": list_sources(facts),
         "licences": describe_licences(facts),
-        "removals": wording.removals(facts),
+        "flow": facts.flow,
+        "flow_total": total(facts.flow),
+        "flow_columns": wording.flow_columns(facts.flow),
+        "outputs": describe_outputs(facts.lock),
+        "asked": describe_evaluation(facts.lock),
+        "raw": wording.raw_digests(facts),
+        "same_numbers": wording.SAME_NUMBERS,
+        "privacy": privacy.statements(facts),
+        "removals": removals(facts),
         "entities": list_entities(facts),
         "probes": wording.probes(facts),
         "evaluation": list_evaluation(facts, scores),
@@ -150,9 +163,9 @@ def compose(card: Card, facts: Facts, scores: list[Score]) -> dict[str, Any]:
         "align_method": wording.METHODS.get(facts.pipeline.align, facts.pipeline.align),
         "train_settings": wording.settings(facts.train.model_dump()),
         "align_settings": wording.settings(facts.params[facts.pipeline.align]),
-        "names_of_people": wording.names_of_people(facts.metrics["scrub"]),
-        "names_model": wording.names_model(facts),
-        "not_covered": wording.not_covered(facts.metrics["scrub"]),
+        "names_of_people": privacy.names_of_people(facts.metrics["scrub"]),
+        "names_model": privacy.names_model(facts),
+        "not_covered": privacy.not_covered(facts.metrics["scrub"]),
         "limits": wording.limits(facts),
         "plots": {
             "shares": plots.plot_shares(facts.curves["mix"]),
@@ -176,6 +189,13 @@ def measure(values: dict[str, Any], final: str) -> dict[str, Any]:
     }
 
 
+def add_caption(table: str, label: str) -> str:
+    """A table of the page with its name in it, for who hears the page."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(table).replace("<table>", f"<table><caption>{escape(label)}</caption>", 1))
+
+
 def templates() -> "Environment":
     """Jinja with the card's words as filters. HTML is escaped: prompts and answers are a stranger's text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -189,7 +209,7 @@ def templates() -> "Environment":
     )
     for word in ("count", "counted", "decimal", "signed", "percent", "megabytes", "parameters", "interval", "sentence"):
         environment.filters[word] = getattr(wording, word)
-    environment.filters |= {"cell": wording.markdown_cell, "quote": wording.markdown_quote}
+    environment.filters |= {"cell": wording.markdown_cell, "quote": wording.markdown_quote, "captioned": add_caption}
     environment.globals |= {"wide": lineage.draw_wide, "tall": lineage.draw_tall, "lineage_text": lineage.describe}
     return environment
 
@@ -203,6 +223,7 @@ def render_pages(values: dict[str, Any]) -> dict[str, str]:
 def render() -> dict[str, str]:
     """The card of what is here, and nothing written: what `pedigree verify` holds the written one against."""
     facts = read_facts()
+    check(facts)
     scores = list_scores(facts.scores, [task.name for task in facts.tasks])
     return render_pages(compose(load(Card, "card"), facts, scores))
 
@@ -210,6 +231,7 @@ def render() -> dict[str, str]:
 def main() -> None:
     card = load(Card, "card")
     facts = read_facts()
+    check(facts)
     scores = list_scores(facts.scores, [task.name for task in facts.tasks])
     values = compose(card, facts, scores)
     write_json("metrics/card.json", measure(values, facts.pipeline.final))

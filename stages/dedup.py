@@ -31,6 +31,8 @@ Everything works on whole columns, in batches that fit a core's cache and in thr
 
 from stages.common.stage import run, say  # isort: skip
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -39,7 +41,7 @@ import xxhash
 from stages.common.contracts import write_tables
 from stages.common.engine import LOCAL, Engine, map_batches, slices
 from stages.common.errors import InputError
-from stages.common.files import write_csv, write_json
+from stages.common.files import digest_files, write_csv, write_json
 from stages.common.ledger import ledger_lines
 from stages.common.params import load, load_sources
 from stages.common.probes import PROBES, SOURCE, add_probes, read_probes, score
@@ -202,11 +204,12 @@ def list_clusters(marks: pl.DataFrame) -> pl.DataFrame:
 
 def measure(
     marks: pl.DataFrame, clusters: pl.DataFrame, alike: pl.DataFrame, near: Near, params: Dedup
-) -> dict[str, int | float | dict[str, int]]:
+) -> dict[str, Any]:
     """metrics/dedup.json."""
     dropped = marks.filter(pl.col("reason").is_not_null())
     reasons = dict(dropped.group_by("reason").len().iter_rows())
     why = dict(alike.group_by("why").len().iter_rows())
+    by_source = dropped.group_by("source", "reason").len().sort("source", "reason")
     sizes = clusters.group_by("cluster").len()["len"]
     return {
         "rows_in": marks.height,
@@ -214,6 +217,10 @@ def measure(
         "exact_duplicates": reasons.get("exact_duplicate", 0),
         "near_duplicates": reasons.get("near_duplicate", 0),
         "swapped_labels": reasons.get("swapped_labels", 0),
+        "dropped_by_source": {
+            source: dict(table.select("reason", "len").iter_rows())
+            for (source,), table in by_source.group_by("source", maintain_order=True)
+        },
         "clusters": len(sizes),
         "largest_cluster": int(sizes.max() or 0),  # type: ignore[arg-type]
         "alike": {kind: why.get(kind, 0) for kind in WHY},
@@ -260,7 +267,7 @@ def main() -> None:
     curve = {"similarity": similarity, "probability": candidate_probability(similarity, params)}
     handed_on = {PROBES["dedup"]: pl.concat([probes, later]), CLUSTERS: clusters, ALIKE: alike}
     write_tables({DEDUP: kept, DEDUP_LEDGER: ledger, **handed_on}, rows_in=rows, rows_out=kept)
-    write_json("metrics/dedup.json", metrics)
+    write_json("metrics/dedup.json", metrics | {"digest": digest_files(Path("data/dedup").glob("*.parquet"))})
     write_csv("metrics/plots/dedup_scurve.csv", pl.DataFrame(curve))
     say("dedup", "{rows_in} rows, {exact_duplicates} exact and {near_duplicates} near duplicates".format(**metrics))
     say("dedup", describe_curve(params))

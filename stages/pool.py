@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -35,14 +36,15 @@ from stages.common.contracts import write_tables
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
 from stages.common.exclusions import Exclusion, mark_excluded, read_exclusions
-from stages.common.files import write_json
+from stages.common.files import digest_files, write_json
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
 from stages.common.probes import PROBES, Probes
 from stages.common.records import NO_CONSENT, build_table, make_row_id, make_worker, read_entries
 from stages.common.row_contracts import POOL, POOL_LEDGER, REFUSED, UNIQUE_IDS
 from stages.common.rows import ROW_SCHEMA
-from stages.common.sources import check_place, check_source
+from stages.common.sources import check_place, check_source, is_hub
+from stages.common.stores import is_remote
 from stages.common.table_file import open_table
 from stages.probes.duplicates import plant_duplicates
 from stages.probes.personal_data import plant_personal_data
@@ -217,8 +219,10 @@ def list_reasons(reasons: Counter[str]) -> str:
     return " | ".join(shown) + (" | ..." if len(ordered) > SHOWN_REASONS else "")
 
 
-def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_key: str) -> dict[str, Any]:
-    """metrics/pool.json: counts of records (rows_in is records_in), rows and subjects."""
+def measure(
+    sources: list[Source], tallies: list[Tally], raw: Mapping[str, str], subjects: int, subject_key: str
+) -> dict[str, Any]:
+    """metrics/pool.json: counts of records (rows_in is records_in), rows and subjects; digests of what was read."""
     named = list(zip(sources, tallies, strict=True))
     records_in = sum(tally.records_in for tally in tallies)
     return {
@@ -229,8 +233,11 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
         "refused": sum(tally.reasons.total() for tally in tallies),
         "excluded": sum(tally.excluded for tally in tallies),
         "rows": {source.name: tally.rows - tally.excluded for source, tally in named},
+        "records_by_source": {source.name: tally.records_in for source, tally in named},
         "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
+        "excluded_by_source": {source.name: tally.excluded for source, tally in named},
         "no_consent": {source.name: tally.no_consent for source, tally in named if source.consent_by_record},
+        "raw": dict(raw),
         "subjects": subjects,
         "subject_missing": sum(tally.without_subject for source, tally in named if source.subject),
         "subject_key": subject_key,
@@ -240,9 +247,12 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
 def main() -> None:
     params, sources, probes, engine = load(Pool, "pool"), load_sources(), load(Probes, "probes"), load(Engine, "engine")
     key = read_subject_key(params.subject_key, os.environ)
+    raw: dict[str, str] = {}  # of files on this disk; what lies elsewhere is pinned in params.yaml
     for source in sources:  # all of them, before the first is read
-        check_source(source)
+        files = [Path(file) for file in check_source(source)]
         check_place(source)
+        if not is_hub(source) and not is_remote(source.path):
+            raw[source.name] = digest_files(files)
     exclusions = read_exclusions(params.subject_key)
     tallies, ledger, ids = [], [ledger_lines("pool", [])], []
     with (
@@ -268,7 +278,8 @@ def main() -> None:
     planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
     write_tables({POOL_LEDGER: pl.concat(ledger), PROBES["pool"]: planted}, rows_out=table)
     subjects = table.select(pl.col("subject").drop_nulls().n_unique())
-    write_json("metrics/pool.json", measure(sources, tallies, subjects.collect().item(), params.subject_key))
+    metrics = measure(sources, tallies, raw, subjects.collect().item(), params.subject_key)
+    write_json("metrics/pool.json", metrics | {"digest": digest_files(Path("data/pool").glob("*.parquet"))})
 
 
 if __name__ == "__main__":

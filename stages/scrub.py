@@ -79,6 +79,15 @@ def add_up(counts: pl.Series) -> Counter[str]:
     return total
 
 
+def count_by_source(scrubbed: pl.DataFrame, ledger: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Source → reason → rows dropped."""
+    dropped = ledger.filter(action="drop").join(scrubbed.select("row_id", "source"), on="row_id")
+    counts: dict[str, dict[str, int]] = {}
+    for source, reason, rows in dropped.group_by("source", "reason").len().sort("source", "reason").iter_rows():
+        counts.setdefault(source, {})[reason] = rows
+    return counts
+
+
 def measure(params: Scrub, scrubbed: pl.DataFrame, ledger: pl.DataFrame, not_covered: list[str]) -> dict[str, Any]:
     """The metrics: findings by entity, every entity of params.yaml, in its order; the second look by source."""
     count = dict(ledger.group_by("reason").len().iter_rows())
@@ -95,6 +104,7 @@ def measure(params: Scrub, scrubbed: pl.DataFrame, ledger: pl.DataFrame, not_cov
         "changed": count.get("pii", 0),
         "failed": failed,
         "equal_replies": equal,
+        "dropped_by_source": count_by_source(scrubbed, ledger),
         "entities": {entity: replaced[entity] for entity in dict.fromkeys([*gone, *sorted(replaced)])},
         "kept": {entity: kept[entity] for entity, action in params.entities.items() if action == "keep"},
         "residual": {source: counts for source, counts in residual.items() if counts},

@@ -3,12 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import polars as pl
 import pytest
+from card_run import METRICS, MODELS, PARAMS, write_inputs, write_lock
 from ruamel.yaml import YAML
 
 from stages import card
@@ -24,97 +26,7 @@ from stages.cards.scores import (
 )
 from stages.common.errors import InputError
 
-MODELS = ("base", "sft", "align", "quantized")
 CSS = Path(card.__file__).parent / "cards" / "card.css"
-TRAIN = {
-    "method": "lora", "lr": 0.0005, "epochs": 1, "batch_size": 4, "micro_batch_size": 2, "schedule": "cosine",
-    "warmup_share": 0.1, "weight_decay": 0.0, "max_grad_norm": 1.0, "lora_rank": 4, "lora_alpha": 8,
-    "lora_dropout": 0.0, "precision": "auto", "checkpoint_steps": 5, "seed": 1,
-}  # fmt: skip
-PARAMS = {
-    "pipeline": {"sft": "sft", "align": "dpo", "final": "align"},
-    "base": {
-        "model": "hub:someone/small-model@" + "a" * 40, "digest": "sha256:0", "licence": "Apache-2.0",
-        "attribution": {"title": "Small model", "author": "Someone", "link": "https://example.org/small"},
-        "chat_template": "chatml", "dtype": "float32",
-    },
-    "policy": {
-        "use": "commercial", "release": "public", "share_alike": "refuse", "no_derivatives": "refuse",
-        "consents": ["public"],
-        "licences": {
-            "ours | internal": {
-                "commercial_use": True, "derivatives": "shared", "share_alike": [], "attribution": False,
-                "conditions": None, "url": "letter of 3 May",
-            }
-        },
-    },
-    "sources": [
-        {"name": "faq", "path": "data/raw/sources/faq.json", "format": "alpaca", "licence": "CC-BY-4.0",
-         "attribution": {"title": "The <faq>", "author": "A clinic", "link": None}, "consent": "public", "share": 1.0},
-        {"name": "votes", "path": "hub:someone/votes", "format": "pairs", "licence": "ours | internal",
-         "consent": "public", "share": 1.0},
-    ],
-    "tasks": [{"name": "clinic", "path": "data/raw/eval/clinic.yaml", "chat": True, "limit": None}],
-    "mix": {"repeat_cap": 1, "max_length_tokens": 512},
-    "train": TRAIN,
-    "dpo": TRAIN | {"beta": 0.1, "loss_type": "sigmoid", "label_smoothing": 0.0},
-    "quantize": {"scheme": "w4a16", "group_size": 64},
-    "card": {"title": "Wren: a test", "language": "en"},
-}  # fmt: skip
-METRICS = {
-    "base": {"parameters": 1_500_000, "bytes": 3_000_000, "digest": "sha256:ba5e"},
-    "pool": {"rows_in": 1010, "rows_out": 1200, "records_in": 1010, "records_read": 1007, "refused": 3,
-             "rows": {"faq": 800, "votes": 400}, "refused_by_source": {"faq": 3, "votes": 0}},
-    "dedup": {"rows_in": 1200, "rows_out": 1088, "exact_duplicates": 70, "near_duplicates": 41, "swapped_labels": 1},
-    "scrub": {"rows_in": 1088, "rows_out": 1087, "changed": 90, "failed": 1, "entities": {"PERSON": 55, "US_SSN": 4},
-              "kept": {"URL": 7}, "names": "lists", "not_covered": ["LOCATION"]},
-    "decontaminate": {"rows_in": 1087, "rows_out": 1080, "dropped": 5, "marked": 0, "contaminated": {"clinic": 7},
-                      "dirty_items": {"clinic": 1}, "items": {"clinic": 4}, "filtered": {"echo": 0, "too_short": 2}},
-    "mix": {"rows_in": 1080, "rows_out": 900, "repeats": 0, "left_out": {"too_long": 20, "over_budget": 160},
-            "sft": {"train_rows": 500, "heldout_rows": 25, "train_tokens": 60_000},
-            "preference": {"train_rows": 300, "heldout_rows": 75, "train_tokens": 50_000},
-            "licences": {"CC-BY-4.0": {"rows": 500, "tokens": 60_000, "share_tokens": 0.545455},
-                         "ours | internal": {"rows": 300, "tokens": 50_000, "share_tokens": 0.454545}},
-            "model_licence": "Apache-2.0", "duties": []},
-    "sft": {"rows_in": 500, "train_loss": 1.5, "heldout_loss": 1.25, "supervised_tokens": 31_000},
-    "align": {"rows_in": 300, "loss_at_start": 0.693147, "heldout_accuracy": 0.72, "heldout_margin": 0.31},
-    "quantize": {"rows_in": 64, "bytes": 1_200_000, "bytes_share": 0.4, "digest": "sha256:4b17"},
-}  # fmt: skip
-LLAMA = (
-    "llama3.1: pass the agreement on, say “Built with Llama”, begin the model's name with “Llama”, follow its "
-    "acceptable use policy; above 700 million users a month a licence from Meta."
-)
-CORRECT = {"base": [1, 0, 0, 0], "sft": [1, 1, 0, 0], "align": [1, 1, 1, 1], "quantized": [1, 1, 1, 0]}
-
-
-def write_inputs(folder: Path, params: dict = PARAMS, metrics: dict = METRICS) -> None:
-    for name in ("metrics/eval", "metrics/plots"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    YAML().dump(params, folder / "params.yaml")
-    groups = '[dependency-groups]\ncore = ["polars==2.1.0"]\ndev = ["ruff==0.17.6"]\nall = [{include-group = "core"}]\n'
-    (folder / "pyproject.toml").write_text(groups)
-    for stage, values in metrics.items():
-        (folder / f"metrics/{stage}.json").write_text(json.dumps(values))
-    curve = pl.DataFrame({"step": [1, 2, 3], "loss": [0.693147, 0.6, 0.5]})
-    curve.write_csv(folder / "metrics/plots/sft.csv")
-    curve.write_csv(folder / "metrics/plots/align.csv")
-    pl.DataFrame(
-        {"kind": ["sft", "preference"], "source": ["faq", "votes"], "planned": [1.0, 1.0], "realised": [1.0, 1.0],
-         "tokens": [60_000, 50_000], "rows": [500, 300]}
-    ).write_csv(folder / "metrics/plots/mix.csv")  # fmt: skip
-    for model, correct in CORRECT.items():
-        clean = correct[:3]  # the last item is the dirty one
-        scores = {
-            "acc": sum(correct) / 4, "acc_stderr": 0.1, "items": 4, "clean_items": 3, "clean_acc": sum(clean) / 3,
-            "dirty_items": 1, "dirty_acc": float(correct[3]),
-        }  # fmt: skip
-        (folder / f"metrics/eval/{model}.json").write_text(json.dumps({"clinic": scores}))
-        (folder / f"data/eval/{model}").mkdir(parents=True, exist_ok=True)
-        items = {"task": ["clinic"] * 4, "subtask": ["clinic"] * 4, "item": range(4), "correct": correct}
-        pl.DataFrame(items).write_parquet(folder / f"data/eval/{model}/items.parquet")
-        answer = f"<script>alert('{model}')</script>\n- a | b\n1. *c*"
-        answers = {"prompt": ["When is <it> open?"], "answer": [answer]}
-        pl.DataFrame(answers).write_parquet(folder / f"data/eval/{model}/answers.parquet")
 
 
 @pytest.fixture
@@ -327,6 +239,19 @@ def test_page_is_self_contained_and_accessible(rendered: tuple[str, str, pl.Data
     assert all(found["role"] == "img" and found["aria-label"] for found in outline.all("svg"))
     assert all(found.get("scope") for found in outline.all("th"))
     assert re.search(r"20\d\d-\d\d-\d\d", page) is None  # no date
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert len(outline.all("table")) == len(outline.all("caption")) > 5
+    regions = [found for found in outline.all("div") if found.get("class") == "scroll"]
+    assert len(regions) == len(outline.all("table"))  # each scrolls by itself, also with the keyboard
+    assert all(found["role"] == "region" and found["tabindex"] == "0" and found["aria-label"] for found in regions)
+    assert {"header", "nav", "main", "footer"} <= {tag for tag, _ in outline.tags}
+    assert outline.tags[[tag for tag, _ in outline.tags].index("body") + 1] == (
+        "a",
+        {"class": "skip", "href": "#content"},
+    )
 
 
 def test_strangers_text_stays_text(rendered: tuple[str, str, pl.DataFrame]) -> None:
@@ -367,7 +292,7 @@ def test_markdown_has_the_hubs_metadata(rendered: tuple[str, str, pl.DataFrame])
     assert found["license"] == "apache-2.0"
     assert found["language"] == ["en"]
     assert found["base_model"] == "someone/small-model"
-    assert found["datasets"] == ["faq", "someone/votes"]
+    assert found["datasets"] == ["someone/votes"]  # what is not of the hub has no name there
     assert "dpo" in found["tags"]
     assert "differential-privacy" not in found["tags"]
     name, [result] = model_index_to_eval_results(found["model-index"])
@@ -377,7 +302,7 @@ def test_markdown_has_the_hubs_metadata(rendered: tuple[str, str, pl.DataFrame])
 
 def test_tables_of_the_markdown_are_whole(rendered: tuple[str, str, pl.DataFrame]) -> None:
     blocks = re.findall(r"(?:^\|.*\n)+", rendered[1], flags=re.MULTILINE)
-    assert len(blocks) == 8
+    assert len(blocks) == 11
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1
@@ -392,6 +317,12 @@ def test_an_unlisted_licence_is_other(folder: Path) -> None:
     )
     card.main()
     assert "\nlicense: other\nlicense_name: llama3.1\n" in Path("reports/card.md").read_text()
+
+
+LLAMA = (
+    "llama3.1: pass the agreement on, say “Built with Llama”, begin the model's name with “Llama”, follow its "
+    "acceptable use policy; above 700 million users a month a licence from Meta."
+)
 
 
 def test_licences_and_attributions(rendered: tuple[str, str, pl.DataFrame]) -> None:
@@ -418,6 +349,7 @@ def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
     nothing = shares[:1].with_columns(rows=pl.col("rows") * 0, tokens=pl.col("tokens") * 0)
     others = [nothing.with_columns(source=pl.lit(name)) for name in ("spare", "off")]
     pl.concat([shares, *others]).write_csv("metrics/plots/mix.csv")
+    write_lock(folder)
     card.main()
     text = Path("reports/card.md").read_text()
     assert "Not in it: spare, off. Of faq 2 records went no further for lack of consent." in text
@@ -444,7 +376,14 @@ def test_same_inputs_same_bytes(folder: Path, rendered: tuple[str, str, pl.DataF
 
 
 def test_published_noise_is_a_warning(folder: Path) -> None:
-    private = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "private": False}
+    private = {
+        "epsilon": 7.99,
+        "delta": 0.0001,
+        "noise_multiplier": 0.8,
+        "sample_rate": 0.01,
+        "clip_norm": 1.0,
+        "private": False,
+    }
     params = PARAMS | {"pipeline": {"sft": "sft_dp", "align": "dpo", "final": "sft"}}
     write_inputs(folder, params, METRICS | {"sft": METRICS["sft"] | private})
     card.main()
@@ -459,7 +398,14 @@ def test_published_noise_is_a_warning(folder: Path) -> None:
 
 
 def test_private_training_is_said_and_not_warned_of(folder: Path) -> None:
-    private = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "private": True}
+    private = {
+        "epsilon": 7.99,
+        "delta": 0.0001,
+        "noise_multiplier": 0.8,
+        "sample_rate": 0.01,
+        "clip_norm": 1.0,
+        "private": True,
+    }
     write_inputs(folder, metrics=METRICS | {"sft": METRICS["sft"] | private})
     card.main()
     page = Path("reports/card.html").read_text()
@@ -513,16 +459,22 @@ def test_flat_keys_are_read_like_nested_ones(folder: Path, rendered: tuple[str, 
 
 
 def test_marked_rows_are_not_called_dropped(folder: Path) -> None:
-    marked = METRICS["decontaminate"] | {"rows_out": 1085, "dropped": 0, "marked": 7}
-    write_inputs(folder, metrics=METRICS | {"decontaminate": marked})
+    write_inputs(folder, metrics=METRICS | {"decontaminate": METRICS["decontaminate"] | {"marked": 7}})
+    path = folder / "data/decontaminate/ledger.parquet"
+    marked = pl.DataFrame({"row_id": "faqtrain0", "action": "change", "reason": ["contaminated"] * 7})
+    pl.concat([pl.read_parquet(path), marked]).write_parquet(path)
+    write_lock(folder)
     card.main()
-    assert "7 rows like an evaluation item, marked and kept" in words(Path("reports/card.html").read_text())
+    page = words(Path("reports/card.html").read_text())
+    assert "7 rows like an evaluation item, marked and kept" in page
+    assert "Rows like an evaluation item were kept" in page
 
 
 def test_no_prompts_no_answers(folder: Path) -> None:
     for model in MODELS:
         empty = pl.DataFrame(schema={"prompt": pl.String, "answer": pl.String})
         empty.write_parquet(folder / f"data/eval/{model}/answers.parquet")
+    write_lock(folder)
     card.main()
     assert 'href="#answers"' not in Path("reports/card.html").read_text()
     assert "## Answers" not in Path("reports/card.md").read_text()
@@ -554,7 +506,9 @@ def test_a_broken_input_names_itself(folder: Path, path: str) -> None:
 
 
 def test_a_missing_number_names_its_key(folder: Path) -> None:
-    (folder / "metrics/align.json").write_text(json.dumps({"rows_in": 1, "heldout_accuracy": 1, "heldout_margin": 1}))
+    (folder / "metrics/align.json").write_text(
+        json.dumps({"rows_in": 1, "steps": 1, "heldout_accuracy": 1, "heldout_margin": 1})
+    )
     with pytest.raises(InputError, match=r"metrics/align\.json: loss_at_start missing; run `dvc repro --force align`"):
         card.main()
 
@@ -567,6 +521,7 @@ def test_models_must_have_answered_the_same_items_and_prompts(folder: Path) -> N
         card.main()
     items.write_parquet(path)
     pl.DataFrame({"prompt": ["Another?"], "answer": ["Yes."]}).write_parquet(path.with_name("answers.parquet"))
+    write_lock(folder)
     with pytest.raises(InputError, match=r"data/eval/align/answers\.parquet: other prompts than base"):
         card.main()
 

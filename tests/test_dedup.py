@@ -291,6 +291,7 @@ def test_clusters_and_metrics() -> None:
         "exact_duplicates": 1,
         "near_duplicates": 1,
         "swapped_labels": 0,
+        "dropped_by_source": {"second": {"exact_duplicate": 1, "near_duplicate": 1}},
         "clusters": 1,
         "largest_cluster": 3,
         "alike": dict.fromkeys(["number", "sign", "polarity", "word", "tools", "roles", "label"], 0),

@@ -271,7 +271,7 @@ def test_an_edited_metric_is_named(restored: Path, capsys: pytest.CaptureFixture
     path.write_text(json.dumps(measured, indent=1))
     said = complain(capsys, "verify")
     assert "metrics/eval/sft.json: is not what dvc.lock recorded" in said
-    assert "reports/card.html: does not say what metrics and parameters say" in said
+    assert "reports: no card can be made of what is here: metrics/eval/sft.json: " in said
 
 
 def test_a_lost_line_of_a_ledger_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,6 +307,9 @@ def test_a_rerun_is_certified(restored: Path, capsys: pytest.CaptureFixture[str]
     outputs = json.loads(Path("reports/certificates/dedup.json").read_text())["outputs"]
     assert {output["verdict"] for output in outputs.values()} == {"equal"}
     assert "data/dedup/rows.parquet" in outputs
+    tell(capsys, "verify", "--rerun", "card")
+    outputs = json.loads(Path("reports/certificates/card.json").read_text())["outputs"]
+    assert outputs["reports/card.html"]["verdict"] == "equal"
     assert "dvc.lock has no such stage" in complain(capsys, "verify", "--rerun", "nothing")
 
 

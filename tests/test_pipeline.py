@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -125,7 +126,7 @@ def test_an_edit_of_the_method_reruns_nothing_before_it(project: Path) -> None:
     before = path.read_text()
     try:
         path.write_text(before + "\n# edited\n")
-        assert would_run(project) == ["align"]
+        assert would_run(project) == ["align", "card"]  # the card states the digest of each stage's code
     finally:
         path.write_text(before)
 
@@ -174,3 +175,50 @@ def test_two_runs_from_scratch_are_equal(project: Path, tmp_path: Path) -> None:
     for name in ("sft", "align"):
         curve = f"metrics/plots/{name}.csv"
         assert (project / curve).read_text() == (tmp_path / curve).read_text()
+
+
+def test_the_card_accounts_for_every_row_of_every_source(project: Path) -> None:
+    """The table of the card, counted again in the tables, also in those that the card cannot ask for."""
+    read = {path: pl.read_parquet(project / path) for path in (
+        "data/pool/rows.parquet", "data/pool/refused.parquet", "data/dedup/ledger.parquet", "data/scrub/ledger.parquet",
+        "data/decontaminate/ledger.parquet", "data/mix/ledger.parquet", "data/mix/sft.parquet",
+        "data/mix/preference.parquet", "models/sft/consumed.parquet", "models/align/consumed.parquet",
+    )}  # fmt: skip
+    rows = read["data/pool/rows.parquet"]
+    source_of = dict(rows.select("row_id", "source").iter_rows())
+
+    def count(ids: pl.Series, source: str) -> int:
+        return sum(source_of[row] == source for row in set(ids))
+
+    mixed = pl.concat([read["data/mix/sft.parquet"], read["data/mix/preference.parquet"]], how="vertical_relaxed")
+    clean = read["data/decontaminate/ledger.parquet"].filter(action="drop")
+    trained = pl.concat([read[f"models/{model}/consumed.parquet"]["row_id"] for model in ("sft", "align")])
+    table = re.search(
+        r"\| source \|( records in .*)\n\|[-:|]+\n((?:\|.*\n)+)", (project / "reports/card.md").read_text()
+    )
+    assert table is not None
+    titles = [title.strip() for title in table[1].split("|")[:-1]]
+    lines = {cells[1].strip(): [int(cell.replace(",", "")) for cell in cells[2:-1]]
+             for line in table[2].splitlines() if (cells := line.split("|"))}  # fmt: skip
+    assert set(lines) == {*rows["source"].unique(), "**all sources**"}
+    for source, numbers in lines.items():
+        if source == "**all sources**":
+            assert numbers == [
+                sum(column) for column in zip(*(lines[name] for name in lines if name != source), strict=True)
+            ]
+            continue
+        shown = dict(zip(titles, numbers, strict=True))
+        expected = {
+            "refused": read["data/pool/refused.parquet"].filter(source=source).select("file", "record").n_unique(),
+            "rows": rows.filter(source=source).height,
+            "duplicates": count(read["data/dedup/ledger.parquet"]["row_id"], source),
+            "like eval items": count(clean.filter(reason="contaminated")["row_id"], source),
+            "left out of mix": count(read["data/mix/ledger.parquet"]["row_id"], source),
+            "held out": count(mixed.filter(split="heldout")["row_id"], source),
+            "trained": count(trained, source),
+            "changed by scrub": count(read["data/scrub/ledger.parquet"].filter(action="change")["row_id"], source),
+        }
+        assert {title: shown[title] for title in expected} == expected
+        rare = sum(shown.get(title, 0) for title in ("deletion requests", "not searchable", "filtered", "not used"))
+        gone = ("duplicates", "like eval items", "left out of mix", "held out", "trained")
+        assert shown["rows"] == rare + sum(shown[title] for title in gone)

@@ -475,6 +475,12 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
     entries = f"  - {entry.format('a', 'qa', ', subject: id')}\n  - {entry.format('b', 'pairs', '')}\n"
     Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n{NO_PROBES}")
     pool.main()
+
+    def digest(*files: Path) -> str:
+        lines = (f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+        return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    tables = [Path(f"data/pool/{name}.parquet") for name in ("ledger", "probes", "refused", "rows")]
     assert json.loads(Path("metrics/pool.json").read_text()) == {
         "rows_in": 4,
         "rows_out": 3,
@@ -483,11 +489,15 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
         "refused": 1,
         "excluded": 0,
         "rows": {"a": 2, "b": 1},
+        "records_by_source": {"a": 3, "b": 1},
         "refused_by_source": {"a": 1, "b": 0},
+        "excluded_by_source": {"a": 0, "b": 0},
         "no_consent": {},
+        "raw": {name: digest(Path(f"data/raw/sources/{name}.jsonl")) for name in "ab"},
         "subjects": 1,
         "subject_missing": 1,
         "subject_key": "public",
+        "digest": digest(*tables),
     }
     rows = pl.read_parquet("data/pool/rows.parquet")
     assert dict(rows.schema) == ROW_SCHEMA

@@ -556,6 +556,7 @@ def test_stage_writes_rows_ledger_items_and_metrics(project: Path) -> None:
         "changed": 1,
         "failed": 1,
         "equal_replies": 0,
+        "dropped_by_source": {"s": {"scrub_failed": 1}},
         "entities": {"PERSON": 2, "EMAIL_ADDRESS": 1},
         "kept": {"URL": 1},
         "residual": {},

@@ -1,7 +1,9 @@
 """The metadata block of a model hub's card: YAML between two lines of dashes.
 
 Keys as in the specification of the Hugging Face Hub, modelcard.md. Its licence identifiers are lower case; a licence
-that it does not list is `other` with a name.
+that it does not list is `other` with a name. `base_model` and `datasets` are names on the hub, which links them: what
+came from elsewhere stands in the text alone, since somebody else may have taken its name there. The weights were
+trained before they were quantized, so they are a `finetune` of the base, not a `quantized` copy.
 """
 
 import io
@@ -12,7 +14,6 @@ from ruamel.yaml import YAML
 
 from stages.cards.inputs import Facts
 from stages.cards.scores import Score
-from stages.cards.wording import base_name
 
 LICENCES = (
     "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "
@@ -30,9 +31,9 @@ def licence_keys(licence: str) -> dict[str, str]:
     return {"license": identifier} if identifier in LICENCES.split() else {"license": "other", "license_name": licence}
 
 
-def dataset_name(path: str, name: str) -> str:
-    """The hub's name of a data set that comes from there, else the source's own."""
-    return path.removeprefix("hub:") if path.startswith("hub:") else name
+def hub_name(place: str) -> str | None:
+    """ORG/NAME of `hub:ORG/NAME@REVISION`; null where it is not of the hub."""
+    return place.removeprefix("hub:").partition("@")[0] if place.startswith("hub:") else None
 
 
 def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -
     results: list[dict[str, Any]] = [
         {
             "task": {"type": "text-generation", "name": "Text generation"},
-            "dataset": {"type": score.task, "name": score.task},
+            "dataset": {"type": score.task, "name": score.task, "split": "test"},
             "metrics": [
                 {
                     "type": METRIC_TYPES.get(score.metric, score.metric),
@@ -59,14 +60,16 @@ def metadata(title: str, language: str, facts: Facts, scores: Sequence[Score]) -
         for score in scores
         if score.model == "quantized"
     ]
+    base = hub_name(facts.params["base"]["model"])
+    datasets = [name for source in facts.sources if source.share != 0 and (name := hub_name(source.path))]
     return {
         "language": [language],
         **licence_keys(facts.metrics["mix"]["model_licence"]),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "base_model": base_name(facts.params["base"]["model"]),
+        **({"base_model": base, "base_model_relation": "finetune"} if base else {}),
         "tags": list(dict.fromkeys(tags)),
-        "datasets": [dataset_name(source.path, source.name) for source in facts.sources if source.share != 0],
+        **({"datasets": list(dict.fromkeys(datasets))} if datasets else {}),
         "metrics": list(dict.fromkeys(result["metrics"][0]["type"] for result in results)),
         "model-index": [{"name": title, "results": results}],
     }

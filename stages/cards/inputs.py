@@ -9,6 +9,9 @@ from typing import Any
 
 import polars as pl
 
+from stages.cards.digests import read_lock
+from stages.cards.flow import Flow, follow_sources
+from stages.cards.tables import Tables, read_tables
 from stages.common.errors import InputError
 from stages.common.params import Pipeline, Source, Task, Train, load, load_sources, load_tasks, read_yaml
 
@@ -17,15 +20,19 @@ MODELS = {"base": "Base", "sft": "SFT", "align": "Aligned", "quantized": "Quanti
 
 REQUIRED = {
     "base": ("parameters", "bytes", "digest"),
-    "pool": ("records_in", "refused", "rows_out", "rows"),
-    "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates"),
-    "scrub": ("rows_in", "rows_out", "entities"),
-    "decontaminate": ("rows_in", "rows_out", "contaminated"),
+    "pool": (
+        "records_in", "records_read", "refused", "excluded", "rows_out", "rows", "records_by_source",
+        "refused_by_source", "excluded_by_source", "raw", "subject_key",
+    ),
+    "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates", "swapped_labels", "dropped_by_source"),
+    "scrub": ("rows_in", "rows_out", "changed", "failed", "equal_replies", "dropped_by_source", "entities"),
+    "decontaminate": ("rows_in", "rows_out", "dropped", "marked", "contaminated", "dirty_items", "filtered"),
     "mix": ("rows_in", "rows_out", "left_out", "sft", "licences", "model_licence", "duties"),
-    "sft": ("rows_in", "train_loss", "heldout_loss", "supervised_tokens"),
-    "align": ("rows_in", "loss_at_start", "heldout_accuracy", "heldout_margin"),
-    "quantize": ("rows_in", "bytes", "bytes_share"),
-}
+    "sft": ("rows_in", "steps", "train_loss", "heldout_loss", "supervised_tokens"),
+    "align": ("rows_in", "steps", "loss_at_start", "heldout_accuracy", "heldout_margin"),
+    "quantize": ("rows_in", "bytes", "bytes_share", "digest"),
+}  # fmt: skip
+PRIVATE = ("delta", "noise_multiplier", "sample_rate", "clip_norm")  # of metrics/sft.json, where it has an epsilon
 CURVES = {
     "sft": ("step", "loss"),
     "align": ("step", "loss"),
@@ -50,15 +57,27 @@ class Facts:
     scores: dict[str, dict[str, dict[str, Any]]]
     """Model → task → metrics/eval/<model>.json."""
     items: dict[str, pl.DataFrame]
-    """Model → ITEM_KEY and `correct` as a number."""
+    """Model → ITEM_KEY, `correct` as a number, `dirty`."""
     answers: dict[str, pl.DataFrame]
     """Model → prompt, answer."""
     curves: dict[str, pl.DataFrame]
     """metrics/plots/<stage>.csv."""
     packages: dict[str, list[str]]
     """Dependency group of pyproject.toml → its pins."""
+    tables: Tables
+    flow: list[Flow]
+    """A line for each source."""
+    lock: dict[str, dict[str, Any]]
+    """Stage → its entry in dvc.lock."""
+    parents: dict[str, dict[str, str]]
+    """sft, align → {parent, digest} of the model that it was trained on."""
     names_model: list[dict[str, Any]]
     """What the model of names finds on texts whose names are known (NAMES_SCORES); empty where another one was used."""
+
+    @property
+    def generated(self) -> bool:
+        """Whether quantization was calibrated on text that the model wrote, not on rows."""
+        return bool(self.params["quantize"]["calibration"] == "generated")
 
 
 NAMES_SCORES = "stages/pii/ner/scores.json"
@@ -100,10 +119,10 @@ def read_json_object(path: str) -> dict[str, Any]:
 
 
 def read_items(model: str) -> pl.DataFrame:
-    """ITEM_KEY and `correct` as a number, one line an item."""
+    """ITEM_KEY, `correct` as a number and `dirty`, one line an item."""
     path = f"data/eval/{model}/items.parquet"
-    items = read_input(path, "eval", pl.read_parquet, (*ITEM_KEY, "correct"))
-    return items.select(*ITEM_KEY, pl.col("correct").cast(pl.Float64))
+    items = read_input(path, "eval", pl.read_parquet, (*ITEM_KEY, "correct", "dirty"))
+    return items.select(*ITEM_KEY, pl.col("correct").cast(pl.Float64), "dirty")
 
 
 def read_curve(stage: str) -> pl.DataFrame:
@@ -135,14 +154,17 @@ def read_facts() -> Facts:
     metrics = {
         stage: read_input(f"metrics/{stage}.json", stage, read_json_object, keys) for stage, keys in REQUIRED.items()
     }
-    tasks = load_tasks()
+    if "epsilon" in metrics["sft"]:
+        read_input("metrics/sft.json", "sft", read_json_object, PRIVATE)
+    sources, tasks = load_sources(), load_tasks()
+    tables = read_tables(dict.fromkeys(source.kind for source in sources))
     names = tuple(task.name for task in tasks)
     items = {model: read_items(model) for model in MODELS}
     check_same_items(items)
     return Facts(
         params=read_yaml(Path("params.yaml")),
         pipeline=load(Pipeline, "pipeline"),
-        sources=load_sources(),
+        sources=sources,
         tasks=tasks,
         train=load(Train, "train"),
         metrics=metrics,
@@ -154,5 +176,12 @@ def read_facts() -> Facts:
         },
         curves={stage: read_curve(stage) for stage in CURVES},
         packages=read_packages(),
+        tables=tables,
+        flow=follow_sources(sources, metrics, tables),
+        lock=read_lock(),
+        parents={
+            model: read_input(f"models/{model}/parent.json", model, read_json_object, ("parent", "digest"))
+            for model in ("sft", "align")
+        },
         names_model=read_json_object(NAMES_SCORES)["sets"] if metrics["scrub"].get("names") == "model" else [],
     )

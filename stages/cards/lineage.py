@@ -6,10 +6,13 @@ Both are drawn on a fixed grid; colours and fonts come from the page (classes `n
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
+from stages.cards.digests import list_outputs
 from stages.cards.inputs import Facts
-from stages.cards.wording import count, counted, removals, short_count
+from stages.cards.removals import removals
+from stages.cards.tables import READER
+from stages.cards.wording import count, counted, megabytes, short_count
 
-NAMED_TASKS = 2  # more do not fit into the tall drawing
+MODEL_NAMES = ("base", "sft", "align", "quantized")
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,29 @@ class Lanes:
     """Everything the drawing says."""
 
     stops: list[Stop]
-    taps: dict[str, str]
-    """Model → what it got from the mixture."""
-    heldout: str
+    taps: dict[str, list[str]]
+    """Model → what it got from the mixture, line by line."""
+    sizes: dict[str, str]
+    """Model → size of its folder, which goes to the next one."""
     items: str
+    """What all four models were asked."""
+    dirty: str
     final: str
+
+
+def describe_taps(facts: Facts) -> dict[str, list[str]]:
+    """What goes from the mixture to each model, and in how many steps of the optimiser it was read."""
+    metrics, taps = facts.metrics, {}
+    for kind, model in READER.items():
+        heldout = metrics["mix"].get(kind, {}).get("heldout_rows", 0)
+        what = "row" if kind == "sft" else "pair"
+        taps[model] = [
+            f"{counted(metrics[model]['rows_in'], what)}, {counted(metrics[model]['steps'], 'step')}",
+            f"{count(heldout)} held out",
+        ]
+    calibration = metrics["quantize"]["rows_in"]
+    taps["quantized"] = [] if facts.generated else [f"{counted(calibration, 'row')} to calibrate"]
+    return taps
 
 
 def read_lanes(facts: Facts) -> Lanes:
@@ -40,22 +61,14 @@ def read_lanes(facts: Facts) -> Lanes:
     for step in steps:
         gone = [line.short for line in step["lines"]]
         stops.append(Stop(step["stage"], short_count(step["rows_out"]), "rows", gone))
-    metrics = facts.metrics
-    heldout = sum(
-        part["heldout_rows"] for part in metrics["mix"].values() if isinstance(part, dict) and "heldout_rows" in part
-    )
-    sizes = {task.name: facts.scores["base"][task.name].get("items", 0) for task in facts.tasks}
-    named = ", ".join(f"{task} {count(size)}" for task, size in sizes.items())
-    together = f"{count(sum(sizes.values()))} in {counted(len(sizes), 'task')}"
+    outputs = list_outputs(facts.lock)
+    asked = facts.items["base"]
     return Lanes(
         stops=stops,
-        taps={
-            "sft": f"{count(metrics['sft']['rows_in'])} rows",
-            "align": f"{count(metrics['align']['rows_in'])} preference rows",
-            "quantized": f"{count(metrics['quantize']['rows_in'])} rows to calibrate",
-        },
-        heldout=f"{counted(heldout, 'row')} held out",
-        items=f"evaluation items: {named if len(sizes) <= NAMED_TASKS else together}",
+        taps=describe_taps(facts),
+        sizes={model: megabytes(outputs[f"models/{model}"].size) for model in MODEL_NAMES},
+        items=f"{counted(asked.height, 'item')} each",
+        dirty=f"{count(int(asked['dirty'].sum()))} of them dirty",
         final=facts.pipeline.final,
     )
 
@@ -101,29 +114,33 @@ def draw_wide(lanes: Lanes, label: str) -> str:
             parts.append(edge(mark, (x + width, middle), (x + width + gap, middle)))
             parts.append(text(x + width + gap / 2, middle - 8, stop.leaving, "count"))
             parts.append(text(x + width + gap / 2, middle + 17, stop.unit, "unit"))
-    bus, below = top + height + 46, top + height + 106
+    bus, below = top + height + 30, top + height + 106
     last = 1000 - width / 2
-    places = {name: index * (1000 - width) / 3 for index, name in enumerate(("base", "sft", "align", "quantized"))}
+    places = {name: index * (1000 - width) / 3 for index, name in enumerate(MODEL_NAMES)}
     centres = {name: x + width / 2 for name, x in places.items()}
     parts.append(edge(mark, (last, top + height), (last, bus), (centres["sft"], bus), arrow=False))
-    parts.append(text(last - 12, bus - 14, lanes.heldout, "unit", "end"))
     for name, tap in lanes.taps.items():
-        parts.append(edge(mark, (centres[name], bus), (centres[name], below)))
-        parts.append(text(centres[name] - 9, bus + 36, tap, "count", "end"))
+        if tap:
+            parts.append(edge(mark, (centres[name], bus), (centres[name], below)))
+        parts += [text(centres[name] - 9, bus + 28 + 19 * line, told, "count", "end") for line, told in enumerate(tap)]
     for name, x in places.items():
         parts.append(node(x, below, width, height, name, "node model"))
-    parts += [
-        edge(mark, (places[a] + width, below + 20), (places[b], below + 20)) for a, b in parents(lanes, direct=True)
-    ]
+    for a, b in parents(lanes, direct=True):
+        parts.append(edge(mark, (places[a] + width, below + 20), (places[b], below + 20)))
+        parts.append(text((places[a] + width + places[b]) / 2, below + 13, lanes.sizes[a], "count"))
     under = below + height
     for a, b in parents(lanes, direct=False):
         parts.append(
             edge(mark, (centres[a], under), (centres[a], under + 20), (centres[b], under + 20), (centres[b], under))
         )
+        parts.append(text((centres[a] + centres[b]) / 2, under + 15, lanes.sizes[a], "count"))
     line = under + 38
     parts.append(edge(mark, (0, line - 8), (0, line), (1000, line), (1000, line - 8), arrow=False))
-    parts.append(text(500, line + 21, lanes.items, "count"))
-    return frame(mark, 1000, line + 26, label, parts)
+    parts.append(edge(mark, (500, line), (500, line + 34)))
+    parts.append(text(510, line + 20, lanes.items, "count", "start"))
+    parts.append(text(490, line + 20, lanes.dirty, "unit", "end"))
+    parts.append(node(500 - width / 2, line + 34, width, height, "eval"))
+    return frame(mark, 1000, line + 36 + height, label, parts)
 
 
 def draw_tall(lanes: Lanes, label: str) -> str:
@@ -141,22 +158,33 @@ def draw_tall(lanes: Lanes, label: str) -> str:
             parts.append(text(left + width / 2 + 10, y + height + 22, f"{stop.leaving} {stop.unit}", "count", "start"))
         y += step
     mixture = y - step
-    parts.append(text(left + width / 2 + 10, mixture + height + 17, lanes.heldout, "unit", "start"))
-    tops = {name: y + index * (step - 8) for index, name in enumerate(("base", "sft", "align", "quantized"))}
+    tops = {name: y + index * (step + 6) for index, name in enumerate(MODEL_NAMES)}
     for name, top in tops.items():
         parts.append(node(left, top, width, height, name, "node model"))
-        if name in lanes.taps:
+        for line, told in enumerate(tap := lanes.taps.get(name, [])):
+            place = top + height / 2 + 5 + 17 * line - 8.5 * (len(tap) - 1)
+            parts.append(text(left + width + 24, place, told, "count", "start"))
+        if tap:
             parts.append(edge(mark, (8, top + height / 2), (left, top + height / 2)))
-            parts.append(text(left + width + 24, top + height / 2 + 5, lanes.taps[name], "count", "start"))
-    bottom = tops["quantized"] + height / 2
-    parts.append(edge(mark, (left, mixture + height / 2), (8, mixture + height / 2), (8, bottom), arrow=False))
+    lowest = max(tops[name] for name, tap in lanes.taps.items() if tap) + height / 2
+    parts.append(edge(mark, (left, mixture + height / 2), (8, mixture + height / 2), (8, lowest), arrow=False))
     centre, right = left + width / 2, left + width
-    parts += [edge(mark, (centre, tops[a] + height), (centre, tops[b])) for a, b in parents(lanes, direct=True)]
+    for a, b in parents(lanes, direct=True):
+        parts.append(edge(mark, (centre, tops[a] + height), (centre, tops[b])))
+        parts.append(text(centre + 10, tops[a] + height + 24, lanes.sizes[a], "count", "start"))
     for a, b in parents(lanes, direct=False):
         ends = tops[a] + height / 2, tops[b] + height / 2
         parts.append(edge(mark, (right, ends[0]), (right + 14, ends[0]), (right + 14, ends[1]), (right, ends[1])))
-    parts.append(text(left, tops["quantized"] + height + 26, lanes.items, "unit", "start"))
-    return frame(mark, 360, tops["quantized"] + height + 36, label, parts)
+        parts.append(text(right + 20, ends[1] - 24, lanes.sizes[a], "count", "start"))
+    judged, edge_right = tops["quantized"] + step + 6, 354.0
+    bracket = (edge_right - 6, tops["base"] + 2), (edge_right, tops["base"] + 2), (edge_right, judged + height / 2)
+    parts.append(edge(mark, *bracket, (right, judged + height / 2)))
+    foot = tops["quantized"] + height - 2
+    parts.append(edge(mark, (edge_right - 6, foot), (edge_right, foot), arrow=False))
+    parts.append(node(left, judged, width, height, "eval"))
+    parts.append(text(edge_right - 8, judged + height / 2 - 7, lanes.items, "count", "end"))
+    parts.append(text(edge_right - 8, judged + height / 2 + 18, lanes.dirty, "unit", "end"))
+    return frame(mark, 360, judged + height + 8, label, parts)
 
 
 def parents(lanes: Lanes, direct: bool) -> list[tuple[str, str]]:
@@ -167,8 +195,10 @@ def parents(lanes: Lanes, direct: bool) -> list[tuple[str, str]]:
 
 def describe(lanes: Lanes) -> str:
     """The drawing in words, for who cannot see it."""
-    path = "; ".join(f"{stop.name}: {stop.leaving} {stop.unit} go on" for stop in lanes.stops[:-1])
-    taps = "; ".join(f"{model} reads {tap}" for model, tap in lanes.taps.items())
-    return (
-        f"Data flow. {path}; mix: {lanes.heldout}. {taps}. quantized is made of {lanes.final}. All four: {lanes.items}."
+    path = "; ".join(
+        f"{stop.name}: {', '.join([*stop.gone, f'{stop.leaving} {stop.unit} go on'])}" for stop in lanes.stops[:-1]
     )
+    mixed = f"mix: {', '.join(lanes.stops[-1].gone)}, {lanes.stops[-1].leaving} {lanes.stops[-1].unit} taken"
+    taps = "; ".join(f"{model} reads {', '.join(tap)}" for model, tap in lanes.taps.items() if tap)
+    chain = "; ".join(f"{a} ({lanes.sizes[a]}) to {b}" for direct in (True, False) for a, b in parents(lanes, direct))
+    return f"Data flow. {path}; {mixed}. {taps}. Models: {chain}. All four are asked {lanes.items}; {lanes.dirty}."

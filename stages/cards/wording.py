@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from stages.cards.flow import Flow
 from stages.cards.inputs import Facts
 from stages.cards.scores import Difference, Score
 
@@ -30,18 +31,12 @@ PROBES = {
     "reworded": "question in other words",
     "neighbour": "another task about the same words",
 }
+SAME_NUMBERS = (
+    "Tables come out equal to the byte on any machine. Weights, losses and scores do so on the same kind of processor "
+    "with the same number of threads; elsewhere, and on a GPU, sums are rounded in another order, and pedigree verify "
+    "--rerun allows 5 % of difference. The processor is no part of this card, so that the card is the same everywhere."
+)
 SCHEMES = {"w4a16": "4-bit weights"}
-ENTITIES = {
-    "PERSON": "names of persons",
-    "LOCATION": "places and addresses",
-    "ORGANIZATION": "organisations",
-    "NRP": "nationality, religion and politics",
-}
-NAMES_MODES = {
-    "none": "Names of people were not looked for: they stand in the training data as they came.",
-    "model": "Names of people, places and organisations were found with a small model of our own, which misses some.",
-    "lists": "Names of people were found with word lists and context rules, which miss many names in free text.",
-}
 
 
 def count(value: float) -> str:
@@ -76,6 +71,8 @@ def short_count(value: int) -> str:
 
 
 def megabytes(size: float) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
@@ -148,80 +145,6 @@ def describe_outcome(scores: Sequence[Score], differences: Sequence[Difference])
     return f"Against its base model the quantized model is {outcome}."
 
 
-FILTERED = {
-    "empty": "a reply without content",
-    "echo": "the reply repeats the question",
-    "too_short": "replies too short",
-    "too_long": "replies too long",
-    "language": "replies in another language",
-    "repetition": "the reply repeats itself",
-    "truncated": "the reply is cut off",
-    "refusal": "the reply is a refusal",
-}
-
-
-class Removal(NamedTuple):
-    """What a stage took out or changed for one reason."""
-
-    number: int
-    what: str
-    short: str
-    """As the drawing says it, with the number."""
-
-
-def removal(number: int, what: str, short: str, sign: str = "−") -> Removal:
-    """`what` and `short` with their {s} for the plural put in or left out."""
-    s = "" if number == 1 else "s"
-    return Removal(number, what.format(s=s), f"{sign}{short_count(number)} {short.format(s=s)}")
-
-
-def removals(facts: Facts) -> list[dict[str, Any]]:
-    """What each data stage took out or changed: stage, unit, rows_in, rows_out and its Removals."""
-    metrics = facts.metrics
-    pool, dedup, scrub, decontaminate, mix = (
-        metrics[stage] for stage in ("pool", "dedup", "scrub", "decontaminate", "mix")
-    )
-    left_out = {
-        "too_long": "longer than the limit",
-        "over_budget": "beyond a source’s share of the budget",
-        "over_cap": "beyond the most that a source may give",
-    }
-    told = {
-        "pool": [removal(pool["refused"], "malformed record{s} refused", "refused")],
-        "dedup": [
-            removal(dedup["exact_duplicates"], "exact duplicate{s}", "exact duplicate{s}"),
-            removal(dedup["near_duplicates"], "near duplicate{s}", "near duplicate{s}"),
-            removal(dedup.get("swapped_labels", 0), "duplicate{s} with the opposite label", "opposite label{s}"),
-        ],
-        "scrub": [
-            removal(scrub.get("changed", 0), "row{s} changed, personal data replaced", "row{s} changed", sign=""),
-            removal(scrub.get("failed", 0), "row{s} that could not be searched, dropped", "not searchable"),
-        ],
-        "decontaminate": [
-            *(
-                removal(number, f"row{{s}} filtered: {FILTERED.get(reason, reason)}", reason.replace("_", " "))
-                for reason, number in decontaminate["filtered"].items()
-            ),
-            removal(decontaminate["dropped"], "row{s} like an evaluation item, dropped", "like eval items"),
-            removal(decontaminate["marked"], "row{s} like an evaluation item, marked and kept", "marked", sign=""),
-        ],
-        "mix": [
-            removal(number, f"row{{s}} {left_out.get(reason, reason)}", reason.replace("_", " "))
-            for reason, number in mix["left_out"].items()
-        ],
-    }
-    return [
-        {
-            "stage": stage,
-            "unit": "record" if stage == "pool" else "row",
-            "rows_in": metrics[stage]["records_in" if stage == "pool" else "rows_in"],
-            "rows_out": metrics[stage]["rows_out"],
-            "lines": [line for line in lines if line.number] or [Removal(0, "nothing", "nothing removed")],
-        }
-        for stage, lines in told.items()
-    ]
-
-
 def probes(facts: Facts) -> list[dict[str, Any]]:
     """What the probes of each stage found: stage and lines of {what, planted, caught, recall, decoys, ...}."""
 
@@ -250,57 +173,52 @@ def settings(block: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def names_of_people(scrub: Mapping[str, Any]) -> str:
-    """How names of people were found, or that they were not."""
-    entities = {*scrub["entities"], *scrub.get("kept", {})} - set(scrub.get("not_covered", []))
-    mode = str(scrub.get("names", "none")) if "PERSON" in entities else "none"
-    return NAMES_MODES.get(mode, f"Names of people were found with {mode}, which misses some.")
-
-
-def names_model(facts: Facts) -> list[dict[str, Any]]:
-    """Recall and precision of the model of names on texts that it was not trained on: set, what, known, cells."""
-    return [
-        {
-            "name": texts["name"],
-            "what": texts["what"],
-            "known": texts["errors_read"],
-            "cells": [
-                f"{found['recall']:.2f} / {found['precision']:.2f}" if (found := texts["scores"].get(entity)) else "–"
-                for entity in ("PERSON", "LOCATION", "ORGANIZATION")
-            ],
-        }
-        for texts in facts.names_model
-        if not texts["in_training"] and "words" not in texts["scores"]  # that one counts, nobody judged
-    ]
-
-
-def not_covered(scrub: Mapping[str, Any]) -> list[str]:
-    """Types of personal data that were not looked for, in words; names of people are told apart."""
-    missing = [entity for entity in scrub.get("not_covered", []) if entity != "PERSON"]
-    return [f"{ENTITIES[entity]} ({entity})" if entity in ENTITIES else entity for entity in missing]
-
-
 def limits(facts: Facts) -> list[str]:
-    """What the reader must not take from this card."""
-    scrub, sft = facts.metrics["scrub"], facts.metrics["sft"]
-    told = [names_of_people(scrub)]
-    if left := not_covered(scrub):
-        told.append(f"Not looked for: {', '.join(left)}.")
-    told.append("Personal data that no pattern describes stays, and what was replaced may have been no personal data.")
-    if "epsilon" not in sft:
-        told.append("Training was not differentially private: the model may repeat rows that it was trained on.")
-    elif not sft.get("private", True):
-        told.append("The noise of the private training has a published seed: these weights are not private.")
-    else:
-        told.append(
-            "The privacy promise is for one row of the fine-tuning mixture, not for a person with several rows"
-            + ("; preference tuning adds its own rows without privacy." if facts.pipeline.final == "align" else ".")
-        )
-    return [
-        *told,
+    """What the reader must not take from this card; what concerns personal data stands in its privacy statement."""
+    told = [
         "Duplicates below the similarity threshold and evaluation items in other words are not found.",
         "The intervals tell how far the choice of items moves a score, not how far another seed of training would.",
         "The scores are for these tasks alone. The model can state wrong facts with confidence.",
+    ]
+    if facts.metrics["decontaminate"]["marked"]:
+        told.insert(0, "Rows like an evaluation item were kept: read the scores of the clean items.")
+    return told
+
+
+FLOW_TITLES = {
+    "records": "Records in",
+    "refused": "Refused",
+    "rows": "Rows",
+    "excluded": "Deletion requests",
+    "duplicates": "Dupli\u00adcates",
+    "failed": "Not searchable",
+    "equal": "Equal pairs",
+    "filtered": "Filtered",
+    "contaminated": "Like eval items",
+    "left_out": "Left out of mix",
+    "heldout": "Held out",
+    "unused": "Not used",
+    "trained": "Trained",
+    "changed": "Changed by scrub",
+}
+SHOWN_IF_ANY = ("excluded", "failed", "equal", "filtered", "unused")
+
+
+def flow_columns(lines: Sequence[Flow]) -> dict[str, str]:
+    """Field of a Flow → title of its column; rare reasons only where there is a row."""
+    return {
+        field: title
+        for field, title in FLOW_TITLES.items()
+        if field not in SHOWN_IF_ANY or any(getattr(line, field) for line in lines)
+    }
+
+
+def raw_digests(facts: Facts) -> list[tuple[str, str, str]]:
+    """Source, where it lies, and what pins its content: a digest of its files, or the revision of a data set."""
+    taken = facts.metrics["pool"]["raw"]
+    return [
+        (source.name, source.path, taken.get(source.name) or source.digest or f"revision {source.revision}")
+        for source in facts.sources
     ]
 
 
