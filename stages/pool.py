@@ -1,6 +1,6 @@
 """Read every source into the one row schema.
 
-data/raw/{sources,exclusions.jsonl} → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
+data/raw/{sources,exclusions.jsonl} → data/pool/{rows,subjects,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused: refused.parquet says which and why, never what stood in it, and
@@ -13,7 +13,9 @@ rows are.
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
 it. It stands beside the scrubbed text in every later table, so a digest without a key would give back what scrub took
 out: try all dates of birth, and one fits. `subject` is a keyed digest of the column that names whose data a record is:
-who has the key finds a person's rows, no one else can. The key `public` protects nobody.
+who has the key finds a person's rows, no one else can. The key `public` protects nobody. Where the turns of a record, or
+the messages of a tree, have a value of their own in that column, subjects.parquet says who speaks in a row beside its
+subject: row_id, subject.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,7 +35,7 @@ from stages.common.stage import run, say  # isort: skip
 from stages.common.batches import read_source
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
-from stages.common.exclusions import Exclusion, mark_excluded, read_exclusions
+from stages.common.exclusions import Matcher, read_exclusions
 from stages.common.files import write_json, write_table
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
@@ -46,6 +48,7 @@ from stages.probes.duplicates import plant_duplicates
 from stages.probes.personal_data import plant_personal_data
 
 REFUSED_SCHEMA = pl.Schema({"source": pl.String, "file": pl.String, "record": pl.Int64, "reason": pl.String})
+SUBJECTS_SCHEMA = pl.Schema({"row_id": pl.String, "subject": pl.String})
 TREES = 1000  # built at a time
 FEW_BATCHES = 8  # fewer are done in this process: another one takes 1.5 s to start, in which 32 MiB are read
 SHOWN_REASONS = 3
@@ -95,6 +98,15 @@ class Tally:
     def without_subject(self) -> int:
         """Rows that go on and are nobody's."""
         return (self.rows - self.excluded) - (self.rows_with_subject - self.excluded_with_subject)
+
+
+class Part(NamedTuple):
+    """What came of some records of a source."""
+
+    rows: pl.DataFrame
+    refused: pl.DataFrame
+    others: pl.DataFrame
+    """row_id, subject: who speaks in a row beside its own subject."""
 
 
 class Occurrences:
@@ -147,9 +159,7 @@ def read_tables(source: Source, key: bytes, engine: Engine) -> Iterator[pl.DataF
     yield from map_batches(partial(make_worker, source, key), chain(head, batches), engine, f"pool {source.name}")
 
 
-def pool_source(
-    source: Source, key: bytes, engine: Engine, tally: Tally
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def pool_source(source: Source, key: bytes, engine: Engine, tally: Tally) -> Iterator[Part]:
     """Rows and refused records of one source, part by part, counted in `tally`.
 
     Raises InputError in the end where no row, or no row's subject, has come of it.
@@ -157,29 +167,32 @@ def pool_source(
     seen = Occurrences()
     for table in read_tables(source, key, engine):
         refused = table.filter(pl.col("reason").is_not_null()).select(REFUSED_SCHEMA.names())
-        rows = table.filter(pl.col("row_id").is_not_null()).select(list(ROW_SCHEMA))
+        rows = table.filter(pl.col("row_id").is_not_null())
         records = table.group_by("file", "record").agg(pl.col("reason").is_null().all())["reason"]
         tally.records_in += records.len()
         tally.records_read += int(records.sum())
         tally.rows += rows.height
         tally.rows_with_subject += rows["subject"].count()
         tally.reasons.update(refused["reason"])
-        yield number_occurrences(rows, source, key, seen), refused
+        rows = number_occurrences(rows, source, key, seen)
+        others = rows.select("row_id", subject="others").explode("subject").drop_nulls()
+        yield Part(rows.select(list(ROW_SCHEMA)), refused, others)
     check_tally(source, tally)
 
 
-def exclude(rows: pl.DataFrame, exclusions: list[Exclusion], tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows without those on the exclusion list, counted in `tally`, and a ledger line for each of these."""
-    requests = mark_excluded(rows, exclusions)
+def exclude(part: Part, exclusions: Matcher, tally: Tally) -> tuple[Part, pl.DataFrame]:
+    """A part without the rows on the exclusion list, counted in `tally`, and a ledger line for each of these."""
+    judged = exclusions.judge(part.rows, part.others)
+    gone = part.rows.select("row_id").hstack(judged).filter(pl.col("request").is_not_null())
     lines = [
-        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}"}
-        for row_id, request in zip(rows["row_id"], requests, strict=True)
-        if request is not None
+        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}, by={by}"}
+        for row_id, request, by in gone.iter_rows()
     ]
-    kept = rows.filter(requests.is_null())
+    kept = part.rows.filter(judged["request"].is_null())
     tally.excluded += len(lines)
-    tally.excluded_with_subject += rows["subject"].count() - kept["subject"].count()
-    return kept, ledger_lines("pool", lines)
+    tally.excluded_with_subject += part.rows["subject"].count() - kept["subject"].count()
+    others = part.others.join(gone, on="row_id", how="anti", maintain_order="left")
+    return Part(kept, part.refused, others), ledger_lines("pool", lines)
 
 
 def check_tally(source: Source, tally: Tally) -> None:
@@ -203,8 +216,10 @@ def list_reasons(reasons: Counter[str]) -> str:
     return " | ".join(shown) + (" | ..." if len(ordered) > SHOWN_REASONS else "")
 
 
-def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_key: str) -> dict[str, Any]:
-    """metrics/pool.json: counts of records (rows_in is records_in), rows and subjects."""
+def measure(
+    sources: list[Source], tallies: list[Tally], exclusions: Matcher, subjects: int, subject_key: str
+) -> dict[str, Any]:
+    """metrics/pool.json: counts of records (rows_in is records_in), rows, subjects and lines of the exclusion list."""
     named = list(zip(sources, tallies, strict=True))
     records_in = sum(tally.records_in for tally in tallies)
     return {
@@ -214,6 +229,7 @@ def measure(sources: list[Source], tallies: list[Tally], subjects: int, subject_
         "records_read": sum(tally.records_read for tally in tallies),
         "refused": sum(tally.reasons.total() for tally in tallies),
         "excluded": sum(tally.excluded for tally in tallies),
+        "exclusions": exclusions.count(),
         "rows": {source.name: tally.rows - tally.excluded for source, tally in named},
         "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
         "subjects": subjects,
@@ -228,18 +244,20 @@ def main() -> None:
     for source in sources:  # all of them, before the first is read
         check_source(source)
         check_place(source)
-    exclusions = read_exclusions(params.subject_key)
+    exclusions = Matcher(read_exclusions(params.subject_key), key)
     tallies, ledger = [], [ledger_lines("pool", [])]
     with (
         open_table("data/pool/rows.parquet", pl.Schema(ROW_SCHEMA)) as write_rows,
         open_table("data/pool/refused.parquet", REFUSED_SCHEMA) as write_refused,
+        open_table("data/pool/subjects.parquet", SUBJECTS_SCHEMA) as write_subjects,
     ):
         for source in sources:
             tallies.append(tally := Tally())
-            for rows, refused in pool_source(source, key, engine, tally):
-                kept, lines = exclude(rows, exclusions, tally)
-                write_rows(kept)
-                write_refused(refused)
+            for part in pool_source(source, key, engine, tally):
+                kept, lines = exclude(part, exclusions, tally)
+                write_rows(kept.rows)
+                write_refused(kept.refused)
+                write_subjects(kept.others)
                 ledger.append(lines)
             reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
             gone = f", {tally.excluded} excluded" if tally.excluded else ""
@@ -247,12 +265,15 @@ def main() -> None:
                 "pool",
                 f"{source.name}: {tally.rows - tally.excluded} rows{gone}, {tally.reasons.total()} refused{reasons}",
             )
+    for warning in exclusions.list_warnings():
+        say("pool", f"WARNING: {warning}")
     write_table("data/pool/ledger.parquet", pl.concat(ledger))
     table = pl.scan_parquet("data/pool/rows.parquet")
     planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
     write_table("data/pool/probes.parquet", planted)
     subjects = table.select(pl.col("subject").drop_nulls().n_unique())
-    write_json("metrics/pool.json", measure(sources, tallies, subjects.collect().item(), params.subject_key))
+    measured = measure(sources, tallies, exclusions, subjects.collect().item(), params.subject_key)
+    write_json("metrics/pool.json", measured)
 
 
 if __name__ == "__main__":
