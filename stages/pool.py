@@ -13,8 +13,8 @@ rows are.
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
 it. It stands beside the scrubbed text in every later table, so a digest without a key would give back what scrub took
 out: try all dates of birth, and one fits. `subject` is a keyed digest of the column that names whose data a record is:
-who has the key finds a person's rows, no one else can. The key `public` protects nobody. Where the turns of a record, or
-the messages of a tree, have a value of their own in that column, subjects.parquet says who speaks in a row beside its
+who has the key finds a person's rows, no one else can. The key `public` protects nobody. Where turns of a record, or
+messages of a tree, have a value of their own in that column, subjects.parquet says who speaks in a row beside its
 subject: row_id, subject.
 """
 

@@ -1,13 +1,13 @@
 """The exclusion list: rows, subjects and sources that must not be used, as `pedigree forget` writes them.
 
-A line of data/raw/exclusions.jsonl is {request, kind, value, key, since}, and of a row also {content, place}. `value` is
-a row_id or the digest of a subject, or the name of a source. `content` is a digest of the row's normalised text: the same
-text is excluded whatever source or record it stands in, so that a source that is renamed or gains a `subject:`, which
-gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another text that stands
-there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines without the two
-match by the id alone.
+A line of data/raw/exclusions.jsonl is {request, kind, value, key, since}, and of a row also {content, place}. `value`
+is a row_id or the digest of a subject, or the name of a source. `content` is a digest of the row's normalised text: the
+same text is excluded whatever source or record it stands in, so that a source that is renamed or gains a `subject:`,
+which gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another text that
+stands there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines without the
+two match by the id alone.
 
-All digests are keyed (stages/pool.py), so that the list gives nobody away: of a short text a plain one could be guessed.
+All digests are keyed (stages/pool.py), so that the list gives nobody away: a short text could be guessed from another.
 `key` is the fingerprint of the key: under another one nothing would match. `since` is the commit whose results still
 hold the rows.
 """
@@ -33,8 +33,8 @@ WAYS = ("row", "subject", "beside", "source", "content")
 """In which a line meets a row; `beside`: its subject speaks in the row of somebody else."""
 Digest = Annotated[str, Field(pattern=DIGEST)]
 EXPECTED = (
-    "expected an object of request (letters, digits, - _ .), kind (row, subject or source), value (16 hex digits, or the "
-    "name of a source), key, since"
+    "expected an object of request (letters, digits, - _ .), kind (row, subject or source), value (16 hex digits, or "
+    "the name of a source), key, since"
 )
 
 
@@ -163,14 +163,14 @@ class Matcher:
         if missed:
             named = ", ".join(f"{request} ({count} of {of_all[request]})" for request, count in sorted(missed.items()))
             told.append(
-                f"lines of {FILE} that match no record, by request: {named}; their records were deleted or edited, have "
-                "not come yet, or a value is mistyped: `pedigree forget --request NAME --prove` says more"
+                f"lines of {FILE} that match no record, by request: {named}; their records were deleted or edited, "
+                "have not come yet, or a value is mistyped: `pedigree forget --request NAME --prove` says more"
             )
         if self.in_place:
             named = ", ".join(f"{request} ({count})" for request, count in sorted(self.in_place.items()))
             told.append(
-                f"rows with another text stand where excluded ones stood, by request: {named}; they were edited, or moved "
-                "up as others were deleted, and are used: `pedigree forget --request NAME --prove` names the edited ones"
+                f"rows with another text stand where excluded ones stood, by request: {named}; they were edited, or "
+                "moved up as others were deleted, and are used: `pedigree forget --request NAME --prove` names them"
             )
         return told
 

@@ -120,7 +120,7 @@ def list_turns(record: dict[str, Any], source: Source, branch: str | None) -> li
 
 
 def read_subjects(record: dict[str, Any], source: Source, key: bytes, branch: str | None) -> list[str]:
-    """Digests of whose data a row is: of its record, or of the first turn that names someone, and of the other turns."""
+    """Digests of whose data a row is: its record's, or that of the first turn that names someone; the other turns'."""
     if not source.subject:
         return []
     values = [record.get(source.subject), *(turn.get(source.subject) for turn in list_turns(record, source, branch))]
@@ -152,7 +152,8 @@ def build_rows(source: Source, key: bytes, path: str, entry: Entry) -> list[dict
     try:
         for content in contents:
             fields = vars(content)
-            subject, *others = read_subjects(entry.value, source, key, content.branch) or [None]
+            subjects = read_subjects(entry.value, source, key, content.branch)
+            subject, others = next(iter(subjects), None), subjects[1:]
             ids = {"row_id": make_row_id(source, key, subject, fields, 0), "subject": subject, "others": others}
             row = ids | {"kind": source.kind}
             place = {"source": source.name, "file": path, "record": entry.number, "licence": source.licence}

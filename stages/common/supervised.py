@@ -54,8 +54,8 @@ def read_mixture(path: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl.D
         raise InputError(f"{path} has no training row; raise mix.budget.sft or add a source")
     if heldout.is_empty():
         raise InputError(
-            f"{path} has no held-out row; raise mix.heldout_share.sft, or, where mix warns that the groups of a source are "
-            "too large for its share, add rows that share no subject, prompt or cluster"
+            f"{path} has no held-out row; raise mix.heldout_share.sft, or, where mix warns that the groups of a source "
+            "are too large for its share, add rows that share no subject, prompt or cluster"
         )
     return encode_rows(train, tokenizer), encode_rows(heldout, tokenizer)
 
