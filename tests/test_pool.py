@@ -653,8 +653,10 @@ def test_a_request_of_a_subject_takes_rows_in_which_it_only_replies() -> None:
     tree = say_as("ann", "prompter", "Hi", [say_as("bob", "assistant", "Hello", rank=0)])
     alone = say_as("cleo", "prompter", "Hi there", [say_as("ann", "assistant", "Yes", rank=0)])
     write_lines("data/raw/sources/a.jsonl", [{"prompt": tree}, {"prompt": alone}])
-    entry = "{name: a, path: data/raw/sources/a.jsonl, format: oasst, licence: MIT, consent: x, share: 1.0, subject: user_id}"
-    Path("params.yaml").write_text(f"sources:\n  - {entry}\npool:\n  subject_key: public\n{NO_PROBES}")
+    entry = "name: a, path: data/raw/sources/a.jsonl, format: oasst, licence: MIT, consent: x, share: 1.0"
+    Path("params.yaml").write_text(
+        f"sources:\n  - {{{entry}, subject: user_id}}\npool:\n  subject_key: public\n{NO_PROBES}"
+    )
     pool.main()
     others = pl.read_parquet("data/pool/subjects.parquet")
     assert others["subject"].to_list() == [subject_of("bob"), subject_of("ann")]
