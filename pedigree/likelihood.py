@@ -1,8 +1,8 @@
 """How likely the models before and after a deletion find the text of its rows: the evidence beside the proof.
 
 Mean negative log-likelihood of a supervised token, in nats: of SFT rows under models/sft; of preference rows, the
-better and the worse reply apart, under models/align. A model that never saw a text may still find it likely, so the figures
-stand beside those of rows that were held out before and trained no model since.
+better and the worse reply apart, under models/align. A model that never saw a text may still find it likely, so the
+figures stand beside those of rows that were held out before and trained no model since.
 """
 
 import os

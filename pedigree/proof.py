@@ -1,8 +1,8 @@
 """Proof that the rows of a request are gone, and the report on it: reports/forget_<request>.{md,json}.
 
 Absence is read off the tables themselves, of a run that is whole: `dvc status` has nothing to do. What was true before
-is read out of the version that the request names (`since`), as long as DVC's cache or a remote has it; once it is purged,
-a later proof keeps what the earlier report knew.
+is read out of the version that the request names (`since`), as long as DVC's cache or a remote has it; once it is
+purged, a later proof keeps what the earlier report knew.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def check_current() -> None:
 
 
 def former_rows(entries: Iterable[Exclusion]) -> tuple[Snapshot | None, pl.DataFrame]:
-    """The last version that held rows of the request, None where none can be had, and the rows as pool had read them."""
+    """The last version that held rows of the request, None where none can be had; and all the rows, as read."""
     wanted = [entry for entry in entries if entry.kind == "row"]
     before: Snapshot | None = None
     parts: list[pl.DataFrame] = []
