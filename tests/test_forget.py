@@ -213,7 +213,9 @@ def test_a_person_is_forgotten(inside: Path, capsys: pytest.CaptureFixture[str])
     former = pl.read_parquet("data/pool/rows.parquet")
     rows = request_all(inside, capsys)
     gone = set.union(*rows.values())
-    assert "pool would run again" in complain(capsys, "forget", "--request", "2026.014", "--prove")
+    assert "dvc status: pool, dedup, mix, card would run again" in complain(
+        capsys, "forget", "--request", "2026.014", "--prove"
+    )
 
     call(inside, *DVC, "repro")
     ledger = pl.read_parquet("data/pool/ledger.parquet")
