@@ -6,6 +6,8 @@ from typing import Any
 from pedigree.layout import show_bytes
 
 SHOWN = 5
+FEW = 10  # rows
+BLANK = "&nbsp;" * 16  # room to write
 WAYS = {
     "row": "by their id",
     "subject": "as the subject's own",
@@ -43,9 +45,9 @@ def render(report: dict[str, Any]) -> str:
         *render_remains(report),
         "## Sign-off",
         "",
-        "The result was checked, and what remains was deleted or is kept on the ground that is written beside it.",
+        "I have checked the result. What remains was deleted, or is kept on the ground that is written beside it.",
         "",
-        *pipe_table(["Name", "Role", "Date", "Signature"], [["\u00a0" * 24] * 4]),
+        *pipe_table(["Name", "Role", "Date", "Signature"], [[BLANK] * 4]),
     ]
     return "\n".join(lines)
 
@@ -77,9 +79,15 @@ def render_versions(report: dict[str, Any]) -> list[str]:
 def render_models(report: dict[str, Any]) -> list[str]:
     if not report["trained_before"]:
         return []
-    lines = [[MODELS[model], number, 0] for model, number in report["trained_before"].items()]
-    head = ["rows of the request that a model used", "before", "after"]
-    told = "The models of this version were made anew without them; nothing was unlearned from an older model."
+    lines = [
+        [MODELS[model], number, report["trained_after"].get(model, "no such model")]
+        for model, number in report["trained_before"].items()
+    ]
+    head = ["rows of the request that the model used", "before", "after"]
+    told = (
+        "A model that used any of them was made anew without them, from models/base on; nothing was unlearned. What "
+        "models/base was trained on, its maker knows."
+    )
     return ["## Models", "", *pipe_table(head, lines), "", told, ""]
 
 
@@ -91,24 +99,22 @@ def render_likelihood(likelihood: dict[str, dict[str, Any]]) -> list[str]:
         if "why" in found:
             notes.append(f"models/{model}: not compared ({found['why']}).")
             continue
+        few = ", too few for more than an impression" if found["scored"] < FEW else ""
         notes.append(
-            f"models/{model}: {found['scored']} of its {found['rows']} rows, and {found['compared_with']} others."
+            f"models/{model}: of {count(found['rows'], 'deleted row')} that trained it {found['scored']} scored{few}, "
+            f"beside {found['compared_with']} held out."
         )
         for group, parts in found["before"].items():
             for part, before in parts.items():
                 after = found["after"][group][part]
                 scores.append([f"models/{model}", GROUPS[group], NAMES[part], f"{before:.3f}", f"{after:.3f}"])
     if scores:
-        head = ["model", "rows", "of", "model before", "model after"]
-        lines += [
-            "Mean negative log-likelihood of a token, in nats; lower is likelier.",
-            "",
-            *pipe_table(head, scores),
-            "",
-        ]
+        head = ["model", "rows", "scored", "before", "after"]
+        lines += ["Mean negative log-likelihood of a token, in nats; a lower number is a likelier text.", ""]
+        lines += [*pipe_table(head, scores), ""]
         lines += ["Evidence, not proof: what is still likely after, the model has from other rows.", ""]
     notes.append(
-        "Never compared: models/quantized (the same model in fewer bits), and rows that no model was trained on."
+        "Never compared: models/quantized (the model before it in fewer bits), and rows that trained no model."
     )
     return [*lines, *(f"- {note}" for note in notes), ""]
 
@@ -140,15 +146,17 @@ def render_remains(report: dict[str, Any]) -> list[str]:
     lines = ["## What remains", ""]
     if report["purged"]:
         lines += ["Deleted from this disk:", "", *(f"- {what}" for what in report["purged"]), ""]
-    return [*lines, *pipe_table(["what", "holds", "how it goes"], list_remains(report)), ""]
+    head = ["what", "holds", "how it goes", "done on, or kept because"]
+    return [*lines, *pipe_table(head, ([*line, BLANK] for line in list_remains(report))), ""]
 
 
 def list_remains(report: dict[str, Any]) -> Iterator[list[str]]:
     for name, number in report["records_in_raw_files"].items():
         held = "is here, read by no source" if number is None else f"{count(number, 'row')} of the request"
-        yield [f"raw file {name}", held, "delete the records in it by hand"]
+        yield [f"raw file {name}", held, "delete the records in the file; pool leaves them out until then"]
     for name, commits in report["raw_files_in_git"].items():
-        yield [f"git history of {name}", count(commits, "commit"), f"`git filter-repo --path {name} --invert-paths`"]
+        told = f"`git filter-repo --path {name} --invert-paths` takes it out of every commit; add the cleaned one anew"
+        yield [f"git history of {name}", f"the file in {count(commits, 'commit')}", told]
     for what in ("table", "model"):
         copies = [copy for copy in report["cache"] if copy["what"] == what]
         if copies:

@@ -161,6 +161,7 @@ def build_report(request: str, entries: list[Exclusion], before: Snapshot | None
         "match_no_record": sorted(set(ids) - named),
         "in_their_place": find_in_place(before, entries),
         "trained_before": trained_on(before, ids) if before else {},
+        "trained_after": trained_on(Snapshot(None), ids),
         "likelihood": measure_likelihood(before, ids) if before else {},
         "records_in_raw_files": count_in_files(rows) if known else {},
         "raw_files_in_git": count_commits(rows["file"]) if known else {},

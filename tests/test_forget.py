@@ -261,6 +261,7 @@ def check_reports(rows: dict[str, set[str]], former: pl.DataFrame, capsys: pytes
         assert all(
             value > 0 for when in ("before", "after") for group in found[when].values() for value in group.values()
         )
+    assert report["trained_after"] == {"sft": 0, "align": 0, "quantized": 0}
     page = Path("reports/forget_2026.014.md").read_text()
     assert "git history of data/raw/sources/patient_questions.csv" in page
     assert "| Name | Role | Date | Signature |" in page
