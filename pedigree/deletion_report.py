@@ -16,9 +16,9 @@ WAYS = {
     "content": "by their text, under another id",
 }
 MODELS = {
-    "sft": "models/sft, fine-tuned",
-    "align": "models/align, preference-tuned on models/sft",
-    "quantized": "models/quantized, calibrated",
+    "sft": "models/sft: fine-tuned on",
+    "align": "models/align: tuned on, beyond what models/sft was",
+    "quantized": "models/quantized: calibrated with, beyond what the model was trained on that it is made of",
 }
 NAMES = {"text": "the text", "chosen": "the better reply", "rejected": "the worse reply"}
 GROUPS = {"forgotten": "deleted rows", "heldout": "rows that no model was trained on"}
@@ -83,7 +83,7 @@ def render_models(report: dict[str, Any]) -> list[str]:
         [MODELS[model], number, report["trained_after"].get(model, "no such model")]
         for model, number in report["trained_before"].items()
     ]
-    head = ["rows of the request that the model used", "before", "after"]
+    head = ["rows of the request that were used", "before", "after"]
     told = (
         "A model that used any of them was made anew without them, from models/base on; nothing was unlearned. What "
         "models/base was trained on, its maker knows."
@@ -147,6 +147,7 @@ def render_remains(report: dict[str, Any]) -> list[str]:
     if report["purged"]:
         lines += ["Deleted from this disk:", "", *(f"- {what}" for what in report["purged"]), ""]
     head = ["what", "holds", "how it goes", "done on, or kept because"]
+    lines += [f"`--purge` is `pedigree forget --request {report['request']} --prove --purge`.", ""]
     return [*lines, *pipe_table(head, ([*line, BLANK] for line in list_remains(report))), ""]
 
 

@@ -14,11 +14,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import make_row, make_rows
 from ruamel.yaml import YAML
 from tiny import DVC, call, complain, tell
 
 from pedigree import forget as forgetting
 from pedigree.absence import check_requests
+from pedigree.journey import find_origins, of_subject
+from pedigree.snapshot import Snapshot
 from stages.common.exclusions import FILE, Exclusion
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm")
@@ -87,6 +90,22 @@ def test_rows_that_hold_a_text_are_listed_without_it(inside: Path, capsys: pytes
     share = f"holds {(len(words) - 3) / (len(words) - 2):.0%}"
     said = tell(capsys, "forget", "--text", other, "--near", "0.7", "--request", "r1")
     assert f"{row['row_id']}  {share}" in said
+
+
+def test_a_subject_is_found_where_it_only_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ann, bob = "a" * 16, "b" * 16
+    rows = [make_row(1, "Hi", "Hello", subject=ann), make_row(2, "Open?", "Yes", subject=bob), make_row(3, "Hm", "Hm")]
+    for stage in ("pool", "dedup"):
+        Path("data", stage).mkdir(parents=True)
+        make_rows(rows).write_parquet(f"data/{stage}/rows.parquet")
+    pl.DataFrame({"row_id": [rows[1]["row_id"]], "subject": [ann]}).write_parquet("data/pool/subjects.parquet")
+    found = {
+        name: find_origins(Snapshot(None), of_subject(Snapshot(None), name))["row_id"].to_list() for name in (ann, bob)
+    }
+    assert found == {ann: [rows[0]["row_id"], rows[1]["row_id"]], bob: [rows[1]["row_id"]]}
+    Path("data/pool/subjects.parquet").unlink()  # as an older version has it
+    assert find_origins(Snapshot(None), of_subject(Snapshot(None), ann))["row_id"].to_list() == [rows[0]["row_id"]]
 
 
 @pytest.fixture
