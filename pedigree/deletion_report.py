@@ -26,13 +26,14 @@ GROUPS = {"forgotten": "deleted rows", "heldout": "rows that no model was traine
 
 def render(report: dict[str, Any]) -> str:
     """The report for who signs it."""
-    rows, tables = count(report["excluded"]["row"], "row"), report["tables_searched"]
+    number, tables = report["excluded"]["row"], report["tables_searched"]
+    rows = f"{count(number, 'row')} of this request {'stands' if number == 1 else 'stand'}"
     lines = [
         f"# Deletion request {report['request']}",
         "",
-        f"**Result:** none of the {rows} of this request stands in any of the {tables} tables of this version: not in "
-        "its data, not in what its models were trained on, not in what they were calibrated with. The raw files and "
-        "older versions may still hold them: see [what remains](#what-remains).",
+        f"**Result:** the {rows} in none of the {tables} tables of this version: not in its data, not in what its models "
+        "were trained on, not in what they were calibrated with. The raw files and older versions may still hold them: see "
+        "[what remains](#what-remains).",
         "",
         "A row is one example that a model may learn from. Rows are named by keyed digests; no text of a row and no "
         "name of a person stands here.",
@@ -121,24 +122,22 @@ def render_likelihood(likelihood: dict[str, dict[str, Any]]) -> list[str]:
 
 def render_open(report: dict[str, Any]) -> list[str]:
     """What somebody should look at before signing."""
-    lines = []
-    if report["match_no_record"]:
-        gone = count(len(report["match_no_record"]), "row")
-        lines.append(f"- {gone} of the list match no record any more: deleted from the raw file, or edited.")
-    edited = [row for row in report["in_their_place"] if row["of"]]
-    moved = [row for row in report["in_their_place"] if not row["of"]]
-    if edited:
-        named = ", ".join(f"{row['row_id']} (similarity {row['similarity']:.2f})" for row in edited[:SHOWN])
-        told = "came in their place with another text and are used; is the person out of them (`pedigree trace`)?"
-        lines.append(f"- {count(len(edited), 'row')} {told}: {named}{', ...' * (len(edited) > SHOWN)}")
-    if moved:
-        named = ", ".join(row["row_id"] for row in moved[:SHOWN])
-        told = "stand where excluded ones stood: edited, or moved up as others were deleted"
-        lines.append(f"- {count(len(moved), 'row')} {told}: {named}{', ...' * (len(moved) > SHOWN)}")
-    if same := report["equal_texts_that_stay"]:
-        lines.append(
-            f"- {count(len(same), 'row')} with the very same text stay, as was asked: {', '.join(same[:SHOWN])}"
-        )
+    edited = [f"{row['row_id']} (similarity {row['similarity']:.2f})" for row in report["in_their_place"] if row["of"]]
+    moved = [row["row_id"] for row in report["in_their_place"] if not row["of"]]
+    found = {
+        "Rows of the list that match no record any more, since it was deleted from its raw file, or edited": report[
+            "match_no_record"
+        ],
+        "Rows with another text that came in the place of one, and are used; see whether the person is out of them "
+        "by `pedigree trace`": edited,
+        "Rows that stand where one stood, and are used; they were edited, or moved up as others were deleted": moved,
+        "Rows with the very same text that stay, as was asked": report["equal_texts_that_stay"],
+    }
+    lines = [
+        f"- {what}: {len(rows):,} ({', '.join(rows[:SHOWN])}{', ...' * (len(rows) > SHOWN)})."
+        for what, rows in found.items()
+        if rows
+    ]
     return ["## To look at", "", *lines, ""] if lines else []
 
 

@@ -284,7 +284,7 @@ def check_reports(rows: dict[str, set[str]], former: pl.DataFrame, capsys: pytes
     page = Path("reports/forget_2026.014.md").read_text()
     assert "git history of data/raw/sources/patient_questions.csv" in page
     assert "| Name | Role | Date | Signature |" in page
-    assert f"none of the {len(rows['2026.014'])} rows of this request stands in any of the" in page
+    assert f"the {len(rows['2026.014'])} rows of this request stand in none of the" in page
 
     whole = prove("2026.015", capsys)
     assert set(whole["match_no_record"]) == set(former.filter(source="dialogues")["row_id"]) & rows["2026.015"]
@@ -294,7 +294,10 @@ def check_reports(rows: dict[str, set[str]], former: pl.DataFrame, capsys: pytes
     edited = prove("2026.016", capsys)
     (place,) = edited["in_their_place"]
     assert (place["of"], place["similarity"] > 0.5) == (*rows["2026.016"], True)
-    assert "came in their place, with another text, and are used" in Path("reports/forget_2026.016.md").read_text()
+    assert (
+        "Rows with another text that came in the place of one, and are used"
+        in Path("reports/forget_2026.016.md").read_text()
+    )
     told, faults = check_requests()
     assert (told, faults) == ("3 proved: none of their rows is back", [])
 
