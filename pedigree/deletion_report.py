@@ -32,8 +32,8 @@ def render(report: dict[str, Any]) -> str:
         f"# Deletion request {report['request']}",
         "",
         f"**Result:** the {rows} in none of the {tables} tables of this version: not in its data, not in what its "
-        "models were trained on, not in what they were calibrated with. The raw files and older versions may still hold "
-        "them: see [what remains](#what-remains).",
+        "models were trained on, not in what they were calibrated with. The raw files and older versions may still "
+        "hold them: see [what remains](#what-remains).",
         "",
         "A row is one example that a model may learn from. Rows are named by keyed digests; no text of a row and no "
         "name of a person stands here.",
