@@ -203,8 +203,9 @@ def prove(request: str, purging: bool, agreed: bool, keep_duplicates: bool) -> N
         confirm(request, agreed)
         for what in purge(plan):  # written down as it goes: a purge that is cut short has told what it did
             report["purged"].append(what)
-            write_report(report, entries)
+            write_json(path, report)
             print(f"deleted: {what}")
+        write_report(report, entries)
     print(f"\n{path.with_suffix('.md')} is for who signs it; commit it with {path.name}, dvc.lock and metrics")
 
 
