@@ -20,8 +20,10 @@ from tiny import DVC, call, complain, tell
 
 from pedigree import forget as forgetting
 from pedigree.absence import check_requests
+from pedigree.erasure import confirm
 from pedigree.journey import find_origins, of_subject
 from pedigree.snapshot import Snapshot
+from stages.common.errors import InputError
 from stages.common.exclusions import FILE, Exclusion
 
 COMMIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm")
@@ -149,6 +151,17 @@ def test_two_who_write_at_once_lose_no_line(empty_list: Path, monkeypatch: pytes
 def test_options_without_effect_are_refused(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--yes: is for --purge" in complain(capsys, "forget", "--request", "r1", "--prove", "--yes")
     assert "--add: is for --write" in complain(capsys, "forget", "--request", "r1", "--source", "community", "--add")
+
+
+def test_a_purge_wants_the_name_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="nothing was deleted; --yes"):
+        confirm("r1", agreed=False)  # no terminal
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: " r1 ")
+    confirm("r1", agreed=False)
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    with pytest.raises(InputError, match="nothing was deleted"):
+        confirm("r1", agreed=False)
 
 
 def test_shares_sum_to_one_without_the_source_that_goes() -> None:
