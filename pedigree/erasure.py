@@ -23,7 +23,8 @@ from stages.common.errors import InputError
 
 BESIDE = (".pedigree/checkpoints", ".pedigree/cache", ".pedigree/revisions", ".dvc/tmp/exps")
 SHOWN = 20
-OBJECT = re.compile(r"md5: ([0-9a-f]{32}(?:\.dir)?)\b")
+# Of dvc.lock; metrics and reports are in git, whatever copies of them the run cache has left among the objects.
+OBJECT = re.compile(r"path: (?!metrics/|reports/)\S+\s+hash: md5\s+md5: ([0-9a-f]{32}(?:\.dir)?)\b")
 
 
 def run_dvc(*arguments: str) -> str:
