@@ -74,7 +74,7 @@ def pool_files(path: str, output: str, workers: int) -> int:
     source = Source(name="bench", path=path, format="qa", licence="MIT", consent="x", share=1.0)
     engine, tally = Engine(name="local", workers=workers, address=None), pool.Tally()
     with open_table(output, pl.Schema(ROW_SCHEMA)) as write:
-        for rows, _ in pool.pool_source(source, b"pedigree", engine, tally):
+        for rows, _, _ in pool.pool_source(source, b"pedigree", engine, tally):
             write(rows)
     return tally.rows
 

@@ -95,8 +95,11 @@ def build_parser() -> Parser:
     forget.add_argument("--request", required=True, type=request_name, help="the name of the request, such as 2026-014")
     forget.add_argument("--keep-duplicates", action="store_true", help="leave duplicates that are other records")
     forget.add_argument("--write", action="store_true", help="put the rows onto the exclusion list")
+    forget.add_argument("--add", action="store_true", help="with --write: to a request that is on the list already")
     forget.add_argument("--prove", action="store_true", help="show that the rows are gone, and what remains")
     forget.add_argument("--purge", action="store_true", help="with --prove: delete what earlier runs left on this disk")
+    forget.add_argument("--dry-run", action="store_true", help="with --purge: tell what would be deleted, no more")
+    forget.add_argument("--yes", action="store_true", help="with --purge: delete without asking at the terminal")
     verify = commands.add_parser(
         "verify",
         help="dvc.lock, files, packages, ledgers, models and the card agree; for CI",

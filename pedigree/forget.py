@@ -10,20 +10,27 @@ with it, as else the nearest of them would step into its place; --keep-duplicate
 """
 
 import argparse
+import fcntl
 import json
+import os
 import subprocess
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 
-from pedigree.journey import carriers, find_origins, follow
+from pedigree.absence import entries_of, is_proved, report_of
+from pedigree.journey import carriers, find_origins, follow, of_subject
 from pedigree.layout import table
 from pedigree.snapshot import Snapshot
-from pedigree.trace import check_whole, choose_rows, digest_of, read_value, sum_up
+from pedigree.trace import check_whole, choose_rows, digest_of, find_texts, read_value, sum_up
 from stages.common.errors import InputError
-from stages.common.exclusions import FILE, Exclusion, read_exclusions
+from stages.common.exclusions import FILE, Exclusion, digest_contents, digest_places, read_exclusions
 from stages.common.files import write_text
+from stages.common.params import load_sources
 
+LOCK = Path(".pedigree/locks/exclusions")
 SHOWN = 20
 
 
@@ -38,23 +45,57 @@ def duplicates_of(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
 
 
 def make_entries(
-    arguments: argparse.Namespace, ids: pl.Series, subject: str | None, key: str, since: str | None
+    arguments: argparse.Namespace, snapshot: Snapshot, ids: pl.Series, subject: str | None, since: str
 ) -> list[Exclusion]:
-    """Lines of the exclusion list: the subject or source that the request names, and each row."""
-    common = {"request": arguments.request, "key": key, "since": since}
+    """Lines of the exclusion list: the subject or source that the request names, and each row.
+
+    A row's text is not excluded where another record with the very same one stays.
+    """
+    from stages.pool import read_subject_key
+
+    fingerprint = snapshot.read_params()["pool"]["subject_key"]
+    key = read_subject_key(fingerprint, os.environ)
+    common = {"request": arguments.request, "key": fingerprint, "since": since}
     entries = []
     if subject:
         entries.append(Exclusion(kind="subject", value=subject, **common))
-    if arguments.source and arguments.record is None and not arguments.file:
+    if names_source(arguments):
         entries.append(Exclusion(kind="source", value=arguments.source, **common))
-    return entries + [Exclusion(kind="row", value=name, **common) for name in ids]
+    pool = snapshot.scan("data/pool/rows.parquet")
+    here = pl.DataFrame() if pool is None else pool.filter(pl.col("row_id").is_in(ids.implode())).collect()
+    known = dict(
+        zip(here["row_id"], zip(digest_contents(here, key), digest_places(here, key), strict=True), strict=True)
+    )
+    staying = contents_of_others(pool, ids, key) if pool is not None and arguments.keep_duplicates else set()
+    for name in ids:
+        content, place = known.get(name, (None, None))
+        content = None if content in staying else content
+        entries.append(Exclusion(kind="row", value=name, content=content, place=place, **common))
+    return entries
 
 
-def current_commit() -> str | None:
-    """The commit whose dvc.lock is the workspace's, None where the results are not committed."""
-    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "dvc.lock"], check=False).returncode == 0
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return head.stdout.strip() if clean and head.returncode == 0 else None
+def contents_of_others(pool: pl.LazyFrame, ids: pl.Series, key: bytes) -> set[str]:
+    parts = pool.filter(~pl.col("row_id").is_in(ids.implode())).collect_batches(chunk_size=5000)
+    return {digest for part in parts for digest in digest_contents(part, key)}
+
+
+def names_source(arguments: argparse.Namespace) -> bool:
+    """Whether the request is of a whole source, whatever comes to it later."""
+    return bool(arguments.source and arguments.record is None and not arguments.file)
+
+
+def current_commit() -> str:
+    """The commit whose dvc.lock is the workspace's. Raises InputError where the results are not committed."""
+    is_there, is_same = (
+        subprocess.run(["git", *command], check=False, capture_output=True).returncode == 0
+        for command in (["cat-file", "-e", "HEAD:dvc.lock"], ["diff", "--quiet", "HEAD", "--", "dvc.lock"])
+    )
+    if not (is_there and is_same):
+        raise InputError(
+            "dvc.lock: the results that hold these rows are not committed; commit dvc.lock, metrics and reports first, "
+            "so that the proof can tell before from after"
+        )
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def describe_reach(snapshot: Snapshot, rows: pl.DataFrame, twins: pl.DataFrame, keep: bool) -> str:
@@ -76,59 +117,134 @@ def describe_reach(snapshot: Snapshot, rows: pl.DataFrame, twins: pl.DataFrame, 
     return "\n\n".join(parts)
 
 
-def append(entries: list[Exclusion], key: str) -> int:
-    """Put the entries that the request has not yet on the list below it; how many those were."""
-    known = {(entry.request, entry.kind, entry.value) for entry in read_exclusions(key)}
-    new = [entry for entry in entries if (entry.request, entry.kind, entry.value) not in known]
-    old = FILE.read_text(encoding="utf-8") if FILE.is_file() else ""
-    old += "" if not old or old.endswith("\n") else "\n"
-    write_text(FILE, old + "".join(json.dumps(entry.model_dump()) + "\n" for entry in new))
-    return len(new)
+def list_matches(rows: pl.DataFrame, held: pl.DataFrame) -> str:
+    """Rows that hold a text, by id: nothing of their text, nor of the one that was sought."""
+    joined = rows.join(held, on="row_id").sort("held", "row_id", descending=[True, False])
+    lines = [
+        [row["row_id"], f"holds {row['held']:.0%}", f"{row['source']}, {row['file']}, record {row['record']}"]
+        for row in joined.head(SHOWN).iter_rows(named=True)
+    ]
+    more = f"\n  and {rows.height - SHOWN} more: `pedigree trace --text` lists all" if rows.height > SHOWN else ""
+    return f"{rows.height} rows hold the text, or that share of its word 3-grams:\n" + table(lines, indent="  ") + more
+
+
+def advise_sources(snapshot: Snapshot, ids: pl.Series) -> Iterator[str]:
+    """What to change in params.yaml where a source has no row left, since mix stops at a share without rows."""
+    pool = snapshot.scan("data/pool/rows.parquet")
+    if pool is None:
+        return
+    gone = pl.col("row_id").is_in(ids.implode())
+    emptied = set(pool.group_by("source").agg(gone.all()).filter("row_id").collect()["source"])
+    sources = load_sources()
+    for kind in dict.fromkeys(source.kind for source in sources if source.name in emptied):
+        names = [source.name for source in sources if source.kind == kind and source.name in emptied]
+        rest = [source for source in sources if source.kind == kind and source.name not in emptied]
+        yield f"No row of {', '.join(names)} is left; mix stops where a source with a share has none. In params.yaml:"
+        yield from (f"  sources: delete the entry {name}" for name in names)
+        if not rest:
+            yield f"  sources: put another source of the kind {kind} in its place: none is left to train on"
+        for name, share in divide_anew([(source.name, source.share) for source in rest]).items():
+            yield f"  sources.{name}.share: {share:g}"
+
+
+def divide_anew(shares: list[tuple[str, float | None]]) -> dict[str, float]:
+    """The shares that change so that they sum to 1 again; none where a source without a share takes the rest."""
+    whole = sum(share or 0 for _, share in shares)
+    if not whole or any(share is None for _, share in shares) or abs(whole - 1) <= 1e-6:
+        return {}
+    divided = {name: round((share or 0) / whole, 4) for name, share in shares}
+    largest = max(divided, key=lambda name: divided[name])
+    divided[largest] = round(divided[largest] + 1 - sum(divided.values()), 4)
+    return divided
+
+
+@contextmanager
+def list_locked() -> Iterator[None]:
+    """Nobody else writes the list meanwhile; ends with the process."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def append(entries: list[Exclusion], request: str, key: str, adding: bool) -> int:
+    """Put the entries that the request has not yet on the list below it; how many those were.
+
+    Raises InputError where the request is on the list with another reach and `adding` is not asked for, or is proved.
+    """
+    with list_locked():
+        listed = read_exclusions(key)
+        known = {(entry.kind, entry.value) for entry in listed if entry.request == request}
+        new = [entry for entry in entries if (entry.kind, entry.value) not in known]
+        if new and is_proved(request):
+            raise InputError(
+                f"{report_of(request)}: the request {request} is proved, and {len(new)} lines would be new; give what "
+                "comes now a name of its own, or delete the report if it was never signed"
+            )
+        if new and known and not adding:
+            raise InputError(
+                f"{FILE}: has {len(known)} lines of a request {request}, and {len(new)} others would be new; --add "
+                "puts them to it, another name keeps the two apart"
+            )
+        old = FILE.read_text(encoding="utf-8") if FILE.is_file() else ""
+        old += "" if not old or old.endswith("\n") else "\n"
+        lines = (json.dumps(entry.model_dump(exclude_defaults=True)) + "\n" for entry in new)
+        if new:
+            write_text(FILE, old + "".join(lines))
+        return len(new)
 
 
 def find_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> tuple[pl.DataFrame, str | None]:
     """The rows that are asked for, and the digest of the subject where one is: it may have no row yet."""
     if arguments.subject and not (arguments.row_ids or arguments.text or arguments.source or arguments.file):
         digest = digest_of(snapshot, read_value(arguments.subject, "--subject"))
-        return find_origins(snapshot, pl.col("subject") == digest), digest
+        return find_origins(snapshot, of_subject(snapshot, digest)), digest
+    if arguments.text:
+        arguments.text = read_value(arguments.text, "--text")
     return choose_rows(arguments, snapshot), None
 
 
-def forget(arguments: argparse.Namespace) -> None:
-    if arguments.prove or arguments.purge:
-        from pedigree.erasure import prove
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raises InputError where options are given that have no effect."""
+    for option, needs in (("yes", "purge"), ("dry_run", "purge"), ("add", "write")):
+        if getattr(arguments, option) and not getattr(arguments, needs):
+            raise InputError(f"--{option.replace('_', '-')}: is for --{needs}, which is not given")
+    if not 0 < arguments.near <= 1:
+        raise InputError("--near: a share above 0 and up to 1")
 
-        prove(arguments.request, arguments.purge, arguments.keep_duplicates)
+
+def forget(arguments: argparse.Namespace) -> None:
+    check_options(arguments)
+    if arguments.dry_run:
+        from pedigree.erasure import check_pending, plan_purge
+
+        entries_of(arguments.request)
+        check_pending(arguments.request)
+        print(plan_purge().render())
+        return
+    if arguments.prove or arguments.purge:
+        from pedigree.proof import prove
+
+        prove(arguments.request, arguments.purge, arguments.yes, arguments.keep_duplicates)
         return
     snapshot = Snapshot(None)
     if snapshot.find("data/pool/rows.parquet") is None:
         raise InputError("data/pool: is not here; a request is made where the raw data is, or rows would be overlooked")
     rows, subject = find_rows(arguments, snapshot)
     twins = duplicates_of(snapshot, rows["row_id"])
+    if arguments.text:
+        print(list_matches(rows, find_texts(snapshot, arguments.text, arguments.near)) + "\n")
     print(describe_reach(snapshot, rows, twins, arguments.keep_duplicates))
     check_whole(snapshot)
     key = snapshot.read_params()["pool"]["subject_key"]
     ids = rows["row_id"] if arguments.keep_duplicates else pl.concat([rows["row_id"], twins["row_id"]])
-    if subject and key == "public":
-        print("\npool.subject_key is public: whoever reads the list can try names until a digest fits")
-    if arguments.source and arguments.record is None and not arguments.file:
-        print(f"\nThe whole source goes: take {arguments.source} out of `sources` too, and share its part out anew")
+    if key == "public":
+        print("\npool.subject_key is public: whoever reads the list can try names and short texts until a digest fits")
+    if advice := list(advise_sources(snapshot, ids)):
+        print("\n" + "\n".join(advice))
     if not arguments.write:
         print(f"\nNothing is written. With --write these {len(ids)} rows go onto {FILE}.")
         return
-    since = current_commit()
-    if since is None:
-        raise InputError(
-            "dvc.lock: the results that hold these rows are not committed; commit dvc.lock, metrics and reports first, "
-            "so that the proof can tell before from after"
-        )
-    count = append(make_entries(arguments, ids, subject, key, since), key)
+    entries = make_entries(arguments, snapshot, ids, subject, current_commit())
+    count = append(entries, arguments.request, key, arguments.add)
     print(f"\n{count} lines are new on {FILE}. Next: dvc repro, pedigree forget --request {arguments.request} --prove")
-
-
-def entries_of(request: str, params: dict[str, Any]) -> list[Exclusion]:
-    """The lines of a request. Raises InputError where there is none."""
-    entries = [entry for entry in read_exclusions(params["pool"]["subject_key"]) if entry.request == request]
-    if not entries:
-        raise InputError(f"{FILE}: has no line of the request {request}")
-    return entries

@@ -51,6 +51,15 @@ def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
     raise InputError(f"{snapshot.name} has no table of rows{away}")
 
 
+def of_subject(snapshot: Snapshot, digest: str) -> pl.Expr:
+    """Rows of a subject, and those in which they speak beside another one."""
+    others = snapshot.scan("data/pool/subjects.parquet")
+    beside = pl.Series([], dtype=pl.String)
+    if others is not None:
+        beside = others.filter(subject=digest).select("row_id").collect()["row_id"]
+    return (pl.col("subject") == digest) | pl.col("row_id").is_in(beside.implode())
+
+
 def find_excluded(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
     """The same of rows that pool left out: their ids are all that is left of them."""
     ledger = snapshot.scan("data/pool/ledger.parquet")

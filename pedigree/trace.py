@@ -20,6 +20,7 @@ from pedigree.journey import (
     carriers,
     find_origins,
     follow,
+    of_subject,
     parents_of,
     rows_of_model,
     stood_for,
@@ -57,7 +58,7 @@ def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFra
         return by_text(snapshot, read_value(arguments.text, "--text"), arguments.near)
     if arguments.subject:
         digest = digest_of(snapshot, read_value(arguments.subject, "--subject"))
-        rows = find_origins(snapshot, pl.col("subject") == digest)
+        rows = find_origins(snapshot, of_subject(snapshot, digest))
         if not rows.height:
             raise InputError(f"--subject: {snapshot.name} has no row of this subject (its keyed digest is {digest})")
         return rows
@@ -130,7 +131,17 @@ def digest_of(snapshot: Snapshot, subject: str) -> str:
 
 
 def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
-    """Rows of which one holds the text (normalised), or at least the share `near` of its n-grams of words."""
+    """Rows that hold a text, see `find_texts`."""
+    ids = find_texts(snapshot, text, near)["row_id"]
+    if not len(ids):
+        raise InputError(
+            f"--text: no row of {snapshot.name} holds it; --near 0.8 finds rows that hold that share of its 3-grams"
+        )
+    return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
+
+
+def find_texts(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
+    """row_id, held: rows that hold the text (normalised), or at least the share `near` of its n-grams of words."""
     from stages.common.rows import normalise, text_of_row
     from stages.common.shingles import ngram_sets, normalise_texts, tokenise
 
@@ -149,16 +160,13 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
             hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(pl.Series(sought).implode()))
             counts = hits.value_counts(name="count")
             enough = counts.filter(pl.col("count") >= near * len(sought))
-            parts.append(part[enough[:, 0].sort()]["row_id"])
+            places = enough.sort(pl.nth(0))
+            held_shares = (places["count"] / len(sought)).alias("held")
+            parts.append(part[places.to_series()].select("row_id").with_columns(held_shares))
         else:
             held_whole = normalise_texts(part["text"]).str.contains(normalise(text), literal=True)
-            parts.append(part.filter(held_whole)["row_id"])
-    ids = pl.concat([pl.Series("row_id", [], pl.String), *parts])
-    if not len(ids):
-        raise InputError(
-            f"--text: no row of {snapshot.name} holds it; --near 0.8 finds rows that hold that share of its 3-grams"
-        )
-    return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
+            parts.append(part.filter(held_whole).select("row_id", held=pl.lit(1.0)))
+    return pl.concat([pl.DataFrame(schema={"row_id": pl.String, "held": pl.Float64}), *parts])
 
 
 def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],

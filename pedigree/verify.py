@@ -174,6 +174,15 @@ def first_difference(name: str, page: str) -> str:
     return f"{len(lines)} lines, {len(page.splitlines())} expected"
 
 
+def check_deletions(found: Agreement) -> None:
+    """What the reports on deletions say is gone has not come back."""
+    from pedigree.absence import check_requests
+
+    told, faults = check_requests()
+    found.facts.append(("deletions", told))
+    found.faults += faults
+
+
 def check_git(found: Agreement) -> None:
     """Whether the commit holds all that was verified: told, no fault."""
     listed = [
@@ -222,6 +231,7 @@ def verify(arguments: argparse.Namespace) -> None:
     check_params(lock, found)
     check_contracts(found)
     check_models(found)
+    check_deletions(found)
     check_card(found)
     check_git(found)
     print(table(found.facts))

@@ -1,6 +1,6 @@
 """Read every source into the one row schema.
 
-data/raw/{sources,exclusions.jsonl} → data/pool/{rows,refused,ledger,probes}.parquet, metrics/pool.json
+data/raw/{sources,exclusions.jsonl} → data/pool/{rows,subjects,refused,ledger,probes}.parquet, metrics/pool.json
 
 A record becomes a row, an OASST tree one row a path (`stages/common/formats.py` says how each format is read). A
 malformed record is refused, and one whose own column does not say that its subject agreed (`consent_by_record`):
@@ -13,7 +13,9 @@ Files are read in batches, which become rows side by side and are written in ord
 among equal contents of the source: the same on any machine and in any order of the records, and no other record changes
 it. It stands beside the scrubbed text in every later table, so a digest without a key would give back what scrub took
 out: try all dates of birth, and one fits. `subject` is a keyed digest of the column that names whose data a record is:
-who has the key finds a person's rows, no one else can. The key `public` protects nobody.
+who has the key finds a person's rows, no one else can. The key `public` protects nobody. Where turns of a record, or
+messages of a tree, have a value of their own in that column, subjects.parquet says who speaks in a row beside its
+subject: row_id, subject.
 """
 
 import hashlib
@@ -24,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,13 +37,13 @@ from stages.common.batches import read_source
 from stages.common.contracts import write_tables
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
-from stages.common.exclusions import Exclusion, mark_excluded, read_exclusions
+from stages.common.exclusions import Matcher, read_exclusions
 from stages.common.files import digest_files, write_json
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
 from stages.common.probes import PROBES, Probes
 from stages.common.records import NO_CONSENT, build_table, make_row_id, make_worker, read_entries
-from stages.common.row_contracts import POOL, POOL_LEDGER, REFUSED, UNIQUE_IDS
+from stages.common.row_contracts import POOL, POOL_LEDGER, REFUSED, SUBJECTS, UNIQUE_IDS
 from stages.common.rows import ROW_SCHEMA
 from stages.common.sources import check_place, check_source, is_hub
 from stages.common.stores import is_remote
@@ -106,6 +108,15 @@ class Tally:
         return (self.rows - self.excluded) - (self.rows_with_subject - self.excluded_with_subject)
 
 
+class Part(NamedTuple):
+    """What came of some records of a source."""
+
+    rows: pl.DataFrame
+    refused: pl.DataFrame
+    others: pl.DataFrame
+    """row_id, subject: who speaks in a row beside its own subject."""
+
+
 class Occurrences:
     """Counts equal contents by sorted runs of their digests, of which a new one swallows the shorter.
 
@@ -156,9 +167,7 @@ def read_tables(source: Source, key: bytes, engine: Engine) -> Iterator[pl.DataF
     yield from map_batches(partial(make_worker, source, key), chain(head, batches), engine, f"pool {source.name}")
 
 
-def pool_source(
-    source: Source, key: bytes, engine: Engine, tally: Tally
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+def pool_source(source: Source, key: bytes, engine: Engine, tally: Tally) -> Iterator[Part]:
     """Rows and refused records of one source, part by part, counted in `tally`.
 
     Raises InputError in the end where no row, or no row's subject, has come of it.
@@ -166,29 +175,32 @@ def pool_source(
     seen = Occurrences()
     for table in read_tables(source, key, engine):
         refused = table.filter(pl.col("reason").is_not_null()).select(list(REFUSED.columns))
-        rows = table.filter(pl.col("row_id").is_not_null()).select(list(ROW_SCHEMA))
+        rows = table.filter(pl.col("row_id").is_not_null())
         records = table.group_by("file", "record").agg(pl.col("reason").is_null().all())["reason"]
         tally.records_in += records.len()
         tally.records_read += int(records.sum())
         tally.rows += rows.height
         tally.rows_with_subject += rows["subject"].count()
         tally.reasons.update(refused["reason"])
-        yield number_occurrences(rows, source, key, seen), refused
+        rows = number_occurrences(rows, source, key, seen)
+        others = rows.select("row_id", subject="others").explode("subject").drop_nulls()
+        yield Part(rows.select(list(ROW_SCHEMA)), refused, others)
     check_tally(source, tally)
 
 
-def exclude(rows: pl.DataFrame, exclusions: list[Exclusion], tally: Tally) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows without those on the exclusion list, counted in `tally`, and a ledger line for each of these."""
-    requests = mark_excluded(rows, exclusions)
+def exclude(part: Part, exclusions: Matcher, tally: Tally) -> tuple[Part, pl.DataFrame]:
+    """A part without the rows on the exclusion list, counted in `tally`, and a ledger line for each of these."""
+    judged = exclusions.judge(part.rows, part.others)
+    gone = part.rows.select("row_id").hstack(judged).filter(pl.col("request").is_not_null())
     lines = [
-        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}"}
-        for row_id, request in zip(rows["row_id"], requests, strict=True)
-        if request is not None
+        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}, by={by}"}
+        for row_id, request, by in gone.iter_rows()
     ]
-    kept = rows.filter(requests.is_null())
+    kept = part.rows.filter(judged["request"].is_null())
     tally.excluded += len(lines)
-    tally.excluded_with_subject += rows["subject"].count() - kept["subject"].count()
-    return kept, ledger_lines("pool", lines)
+    tally.excluded_with_subject += part.rows["subject"].count() - kept["subject"].count()
+    others = part.others.join(gone, on="row_id", how="anti", maintain_order="left")
+    return Part(kept, part.refused, others), ledger_lines("pool", lines)
 
 
 def check_tally(source: Source, tally: Tally) -> None:
@@ -220,9 +232,15 @@ def list_reasons(reasons: Counter[str]) -> str:
 
 
 def measure(
-    sources: list[Source], tallies: list[Tally], raw: Mapping[str, str], subjects: int, subject_key: str
+    sources: list[Source],
+    tallies: list[Tally],
+    raw: Mapping[str, str],
+    exclusions: Matcher,
+    subjects: int,
+    subject_key: str,
 ) -> dict[str, Any]:
-    """metrics/pool.json: counts of records (rows_in is records_in), rows and subjects; digests of what was read."""
+    """metrics/pool.json: counts of records (rows_in is records_in), rows, subjects and lines of the exclusion list;
+    digests of what was read."""
     named = list(zip(sources, tallies, strict=True))
     records_in = sum(tally.records_in for tally in tallies)
     return {
@@ -232,6 +250,7 @@ def measure(
         "records_read": sum(tally.records_read for tally in tallies),
         "refused": sum(tally.reasons.total() for tally in tallies),
         "excluded": sum(tally.excluded for tally in tallies),
+        "exclusions": exclusions.count(),
         "rows": {source.name: tally.rows - tally.excluded for source, tally in named},
         "records_by_source": {source.name: tally.records_in for source, tally in named},
         "refused_by_source": {source.name: tally.reasons.total() for source, tally in named},
@@ -253,20 +272,22 @@ def main() -> None:
         check_place(source)
         if not is_hub(source) and not is_remote(source.path):
             raw[source.name] = digest_files(files)
-    exclusions = read_exclusions(params.subject_key)
+    exclusions = Matcher(read_exclusions(params.subject_key), key)
     tallies, ledger, ids = [], [ledger_lines("pool", [])], []
     with (
         open_table(POOL.path, pl.Schema(POOL.columns)) as write_rows,
         open_table(REFUSED.path, pl.Schema(REFUSED.columns)) as write_refused,
+        open_table(SUBJECTS.path, pl.Schema(SUBJECTS.columns)) as write_subjects,
     ):
         for source in sources:
             tallies.append(tally := Tally())
-            for rows, refused in pool_source(source, key, engine, tally):
-                kept, lines = exclude(rows, exclusions, tally)
-                write_rows(POOL.check(kept))
-                write_refused(REFUSED.check(refused))
+            for part in pool_source(source, key, engine, tally):
+                kept, lines = exclude(part, exclusions, tally)
+                write_rows(POOL.check(kept.rows))
+                write_refused(REFUSED.check(kept.refused))
+                write_subjects(SUBJECTS.check(kept.others, rows_out=kept.rows))
                 ledger.append(lines)
-                ids.append(kept["row_id"].str.to_integer(base=16, dtype=pl.UInt64))
+                ids.append(kept.rows["row_id"].str.to_integer(base=16, dtype=pl.UInt64))
             reasons = f": {list_reasons(tally.reasons)}" if tally.reasons else ""
             gone = f", {tally.excluded} excluded" if tally.excluded else ""
             say(
@@ -274,11 +295,13 @@ def main() -> None:
                 f"{source.name}: {tally.rows - tally.excluded} rows{gone}, {tally.reasons.total()} refused{reasons}",
             )
         check_ids(ids)
+    for warning in exclusions.list_warnings():
+        say("pool", f"WARNING: {warning}")
     table = pl.scan_parquet(POOL.path)
     planted = pl.concat([plant_duplicates(table, probes), plant_personal_data(table, probes)])
     write_tables({POOL_LEDGER: pl.concat(ledger), PROBES["pool"]: planted}, rows_out=table)
     subjects = table.select(pl.col("subject").drop_nulls().n_unique())
-    metrics = measure(sources, tallies, raw, subjects.collect().item(), params.subject_key)
+    metrics = measure(sources, tallies, raw, exclusions, subjects.collect().item(), params.subject_key)
     write_json("metrics/pool.json", metrics | {"digest": digest_files(Path("data/pool").glob("*.parquet"))})
 
 

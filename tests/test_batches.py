@@ -98,7 +98,7 @@ def test_only_the_columns_that_count_are_decoded() -> None:
 def pool_to(path: str, source: Source, workers: int) -> None:
     engine = Engine(name="local", workers=workers, address=None)
     with open_table(path, pl.Schema(ROW_SCHEMA)) as write:
-        for rows, _ in pool.pool_source(source, b"key", engine, pool.Tally()):
+        for rows, _, _ in pool.pool_source(source, b"key", engine, pool.Tally()):
             write(rows)
 
 

@@ -346,7 +346,7 @@ def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
     params = PARAMS | {"sources": shared}
     write_inputs(folder, params, METRICS | {"pool": METRICS["pool"] | {"no_consent": {"faq": 2}}})
     shares = pl.read_csv("metrics/plots/mix.csv")
-    nothing = shares[:1].with_columns(rows=pl.col("rows") * 0, tokens=pl.col("tokens") * 0)
+    nothing = shares[:1].with_columns(pl.col("rows", "tokens", "realised") * 0)
     others = [nothing.with_columns(source=pl.lit(name)) for name in ("spare", "off")]
     pl.concat([shares, *others]).write_csv("metrics/plots/mix.csv")
     write_lock(folder)

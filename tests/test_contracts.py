@@ -14,7 +14,7 @@ from stages.common.errors import InputError
 from stages.common.item_contracts import ITEMS, MARKED_ITEMS, evaluated_items
 from stages.common.mixture_contracts import CALIBRATION, ENCODED, IGNORED, PAIRS, SFT_CONSUMED, mixture_of
 from stages.common.probes import PROBES, make_probe, make_table
-from stages.common.row_contracts import ALIKE, CLUSTERS, DEDUP, DEDUP_LEDGER, FINDINGS, POOL, REFUSED
+from stages.common.row_contracts import ALIKE, CLUSTERS, DEDUP, DEDUP_LEDGER, FINDINGS, POOL, REFUSED, SUBJECTS
 from stages.common.rows import message
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
@@ -93,6 +93,7 @@ VALID: dict[Contract, tuple[pl.DataFrame, dict[str, Any]]] = {
         {"rows_in": ROWS, "rows_out": without("row_id", IDS[0])},
     ),
     REFUSED: (table_of(REFUSED, ("source_a", "a.json", 4, "the reply is empty")), {}),
+    SUBJECTS: (table_of(SUBJECTS, (IDS[1], "00112233445566ff")), {"rows_out": ROWS}),
     CLUSTERS: (
         table_of(CLUSTERS, (IDS[0], IDS[0], 1.0, True), (IDS[0], IDS[1], 0.9, False)),
         {"rows_out": without("row_id", IDS[1])},
@@ -151,6 +152,9 @@ BREAKING: list[tuple[Contract, str, Change] | Case] = [
     (DEDUP_LEDGER, "lines of rows that came", at(1, row_id="f" * 16)),
     (DEDUP_LEDGER, "nothing is lost", lambda table: table[1:]),
     (REFUSED, "a reason", at(0, reason=None)),
+    (SUBJECTS, "one line a speaker", lambda table: pl.concat([table, table])),
+    (SUBJECTS, "hidden subjects", at(0, subject="Ada")),
+    (SUBJECTS, "rows that are there", at(0, row_id="f" * 16)),
     (CLUSTERS, "one cluster a row", lambda table: pl.concat([table, table[1:]])),
     (CLUSTERS, "similarity", at(1, similarity=1.2)),
     (CLUSTERS, "several rows", lambda table: pl.concat([table, table_of(CLUSTERS, (IDS[2], IDS[2], 1.0, True))])),

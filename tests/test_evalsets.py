@@ -149,6 +149,11 @@ def no_yaml(folder: Path) -> None:
     folder.joinpath("clinic.yaml").unlink()
 
 
+def yaml_is_a_folder(folder: Path) -> None:
+    folder.joinpath("clinic.yaml").unlink()
+    folder.joinpath("clinic.yaml").mkdir()
+
+
 def other_name(folder: Path) -> None:
     folder.joinpath("clinic.yaml").write_text(CLINIC.replace("task: clinic", "task: surgery"))
 
@@ -186,6 +191,7 @@ def missing_include(folder: Path) -> None:
     [
         (broken_yaml, r"clinic\.yaml, line 2: not valid YAML"),
         (no_yaml, r"clinic\.yaml: there is no such file"),
+        (yaml_is_a_folder, r"clinic\.yaml: is a folder; give the task's YAML file in it"),
         (other_name, r"clinic\.yaml: calls its task surgery, params\.yaml says clinic; make the two names equal"),
         (no_items, r"clinic\.jsonl: there is no such file; data/raw/eval/clinic\.yaml reads its items from it"),
         (from_the_hub, r"clinic\.yaml: its items are not local files; put `dataset_path: json`"),

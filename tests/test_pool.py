@@ -19,6 +19,7 @@ from stages import pool
 from stages.common.conversation import RecordError
 from stages.common.engine import Engine
 from stages.common.errors import InputError
+from stages.common.exclusions import FILE, digest_contents, digest_places, read_exclusions
 from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Source
@@ -62,8 +63,10 @@ def pool_all(source: Source, engine: Engine = ENGINE) -> SimpleNamespace:
     """All of a source at once."""
     tally = pool.Tally()
     parts = list(pool.pool_source(source, b"pedigree", engine, tally))
-    rows, refused = (pl.concat(tables) for tables in zip(*parts, strict=True))
-    return SimpleNamespace(rows=rows, refused=refused, records_in=tally.records_in, records_read=tally.records_read)
+    rows, refused, others = (pl.concat(tables) for tables in zip(*parts, strict=True))
+    return SimpleNamespace(
+        rows=rows, refused=refused, others=others, records_in=tally.records_in, records_read=tally.records_read
+    )
 
 
 def read(path: str, form: str = "qa", **rest: Any) -> SimpleNamespace:
@@ -480,7 +483,7 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
         lines = (f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
         return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    tables = [Path(f"data/pool/{name}.parquet") for name in ("ledger", "probes", "refused", "rows")]
+    tables = [Path(f"data/pool/{name}.parquet") for name in ("ledger", "probes", "refused", "rows", "subjects")]
     assert json.loads(Path("metrics/pool.json").read_text()) == {
         "rows_in": 4,
         "rows_out": 3,
@@ -488,6 +491,7 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
         "records_read": 3,
         "refused": 1,
         "excluded": 0,
+        "exclusions": {"entries": 0, "matched": 0, "unmatched": 0, "in_their_place": 0},
         "rows": {"a": 2, "b": 1},
         "records_by_source": {"a": 3, "b": 1},
         "refused_by_source": {"a": 1, "b": 0},
@@ -523,7 +527,8 @@ def test_the_stage(capsys: pytest.CaptureFixture[str]) -> None:
 
 def exclude(**entry: str | None) -> None:
     line = {"request": "r-1", "key": "public", "since": None} | entry
-    with Path("data/raw/exclusions.jsonl").open("a") as file:
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    with FILE.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
@@ -545,10 +550,149 @@ def test_the_exclusion_list_takes_rows_subjects_and_sources_out() -> None:
     rows, ledger = (pl.read_parquet(f"data/pool/{name}.parquet") for name in ("rows", "ledger"))
     assert rows.equals(before[:1])
     assert sorted(ledger["row_id"]) == sorted(before["row_id"][1:])
-    assert set(ledger.select("action", "reason", "detail").rows()) == {("drop", "excluded", "request=r-1")}
+    assert set(ledger.select("action", "reason").rows()) == {("drop", "excluded")}
+    ways = dict(ledger.select("row_id", "detail").iter_rows())
+    by = ("subject", "subject", "row", "source", "source")
+    assert [ways[row] for row in before["row_id"][1:]] == [f"request=r-1, by={way}" for way in by]
     measured = json.loads(Path("metrics/pool.json").read_text())
     assert (measured["records_read"], measured["rows_out"], measured["excluded"]) == (6, 1, 5)
     assert (measured["rows"], measured["subjects"], measured["subject_missing"]) == ({"a": 1, "b": 0}, 1, 0)
+
+
+def pool_people(sources: dict[str, str], subject: str | None = "id") -> pl.DataFrame:
+    """The rows of sources, name → file, of which a column may name whose they are."""
+    of = f", subject: {subject}" if subject else ""
+    entry = "  - {{name: {0}, path: data/raw/sources/{1}, format: qa, licence: MIT, consent: public, share: {2}{3}}}\n"
+    entries = "".join(entry.format(name, file, 1 / len(sources), of) for name, file in sources.items())
+    Path("params.yaml").write_text(f"sources:\n{entries}pool:\n  subject_key: public\n{NO_PROBES}")
+    pool.main()
+    return pl.read_parquet("data/pool/rows.parquet")
+
+
+def exclude_row(row: pl.DataFrame) -> None:
+    digests = {"content": digest_contents(row, b"pedigree")[0], "place": digest_places(row, b"pedigree")[0]}
+    exclude(kind="row", value=row["row_id"][0], **digests)
+
+
+def test_an_excluded_text_does_not_come_back_under_another_id(capsys: pytest.CaptureFixture[str]) -> None:
+    """A renamed source, a source that gains a subject, another spelling: a new row_id each, and still excluded."""
+    write_lines("data/raw/sources/a.jsonl", [QA[0] | {"id": "p1"}, QA[1] | {"id": "p2"}])
+    before = pool_people({"a": "a.jsonl"}, None)
+    exclude_row(before[:1])
+    assert pool_people({"a": "a.jsonl"}, None)["record"].to_list() == [1]
+    assert pool_people({"renamed": "a.jsonl"}, None)["record"].to_list() == [1]
+    assert pool_people({"a": "a.jsonl"}, "id")["record"].to_list() == [1]
+    spelt = {name: f"  {text.upper()} " for name, text in QA[0].items()}
+    write_lines("data/raw/sources/b.jsonl", [QA[1], spelt])
+    assert pool_people({"a": "a.jsonl", "b": "b.jsonl"}, None).select("source", "record").rows() == [("a", 1), ("b", 0)]
+    ledger = pl.read_parquet("data/pool/ledger.parquet")
+    assert ledger["detail"].to_list() == ["request=r-1, by=row", "request=r-1, by=content"]
+    measured = json.loads(Path("metrics/pool.json").read_text())["exclusions"]
+    assert measured == {"entries": 1, "matched": 1, "unmatched": 0, "in_their_place": 0}
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_lines_that_match_nothing_and_rows_in_their_place_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines("data/raw/sources/a.jsonl", QA[:2])
+    exclude_row(pool_people({"a": "a.jsonl"}, None)[:1])
+    exclude(kind="row", value="0123456789abcdef", request="r-2")
+    edited = {"question": QA[0]["question"], "answer": "As somebody told us, yes."}
+    write_lines("data/raw/sources/a.jsonl", [edited, QA[1]])
+    capsys.readouterr()
+    assert pool_people({"a": "a.jsonl"}, None).height == 2
+    said = capsys.readouterr().out
+    assert (
+        "WARNING: lines of data/raw/exclusions.jsonl that match no record, by request: r-1 (1 of 1), r-2 (1 of 1)"
+        in said
+    )
+    assert "WARNING: rows with another text stand where excluded ones stood, by request: r-1 (1)" in said
+    assert "0123456789abcdef" not in said
+    measured = json.loads(Path("metrics/pool.json").read_text())["exclusions"]
+    assert measured == {"entries": 2, "matched": 0, "unmatched": 2, "in_their_place": 1}
+
+
+def subject_of(name: str) -> str:
+    return hmac.digest(b"pedigree", name.encode(), "sha256").hex()[:16]
+
+
+def say_as(who: str, role: str, text: str, replies: list[Any] | None = None, **rest: Any) -> dict[str, Any]:
+    return {"role": role, "text": text, "user_id": who, "replies": replies or []} | rest
+
+
+def test_the_authors_of_all_messages_of_a_path_are_known() -> None:
+    """Of a tree each path has its own; the row's subject is the author of its first message."""
+    late = say_as("cleo", "prompter", "And then?", [say_as("dora", "assistant", "Then rest.", rank=0)])
+    tree = say_as("ann", "prompter", "Hi", [say_as("bob", "assistant", "Hello", [late, late], rank=0)])
+    late["replies"].append(say_as("eve", "assistant", "Not the best.", rank=1))
+    write_lines("a.jsonl", [{"message_tree_id": "t", "prompt": tree}])
+    pooled = read("a.jsonl", "oasst", subject="user_id")
+    assert pooled.rows["subject"].to_list() == [subject_of("ann")] * 2
+    first, second = (pooled.others.filter(row_id=name)["subject"].to_list() for name in pooled.rows["row_id"])
+    assert first == second == [subject_of("bob"), subject_of("cleo"), subject_of("dora")]
+    flat = [{"message_id": 1, "parent_id": None, "user_id": "ann", "role": "prompter", "text": "Hi"},
+            {"message_id": 2, "parent_id": 1, "user_id": "bob", "role": "assistant", "text": "Hello"}]  # fmt: skip
+    write_lines("b.jsonl", flat)
+    pooled = read("b.jsonl", "oasst", subject="user_id")
+    assert (pooled.rows["subject"][0], pooled.others["subject"][0]) == (subject_of("ann"), subject_of("bob"))
+
+
+@pytest.mark.parametrize(
+    ("form", "record", "others"),
+    [
+        ("chat", {"messages": [{"role": "user", "content": "Hi", "who": "ann"},
+                               {"role": "assistant", "content": "Hello", "who": "bob"}]}, ["bob"]),
+        ("chat", {"who": "ann", "messages": json.dumps([{"role": "user", "content": "Hi", "who": "cleo"},
+                                                        {"role": "assistant", "content": "Hello"}])}, ["cleo"]),
+        ("sharegpt", {"conversations": [TURNS[0] | {"who": "ann"}, TURNS[1] | {"who": "ann"}]}, []),
+        ("pairs", {"who": "ann", "prompt": "Hi", "chosen": [{"role": "assistant", "content": "Hello", "who": "bob"}],
+                   "rejected": [{"role": "assistant", "content": "No", "who": "cleo"}]}, ["bob", "cleo"]),
+        ("chat", {"who": "ann", "tools": [{"name": "f"}], "messages": [
+            {"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]},
+            {"role": "tool", "content": "1", "who": "f"}, {"role": "assistant", "content": "Hello"}]}, []),
+    ],
+)  # fmt: skip
+def test_speakers_of_turns_are_subjects_beside_the_records(
+    form: str, record: dict[str, Any], others: list[str]
+) -> None:
+    write_lines("a.jsonl", [record])
+    pooled = read("a.jsonl", form, subject="who")
+    assert pooled.rows["subject"].to_list() == [subject_of("ann")]
+    assert pooled.others.rows() == [(pooled.rows["row_id"][0], subject_of(other)) for other in others]
+
+
+def test_a_request_of_a_subject_takes_rows_in_which_it_only_replies() -> None:
+    tree = say_as("ann", "prompter", "Hi", [say_as("bob", "assistant", "Hello", rank=0)])
+    alone = say_as("cleo", "prompter", "Hi there", [say_as("ann", "assistant", "Yes", rank=0)])
+    write_lines("data/raw/sources/a.jsonl", [{"prompt": tree}, {"prompt": alone}])
+    entry = "name: a, path: data/raw/sources/a.jsonl, format: oasst, licence: MIT, consent: x, share: 1.0"
+    Path("params.yaml").write_text(
+        f"sources:\n  - {{{entry}, subject: user_id}}\npool:\n  subject_key: public\n{NO_PROBES}"
+    )
+    pool.main()
+    others = pl.read_parquet("data/pool/subjects.parquet")
+    assert others["subject"].to_list() == [subject_of("bob"), subject_of("ann")]
+    exclude(kind="subject", value=subject_of("bob"))
+    pool.main()
+    assert pl.read_parquet("data/pool/rows.parquet")["record"].to_list() == [1]
+    assert pl.read_parquet("data/pool/ledger.parquet")["detail"].to_list() == ["request=r-1, by=beside"]
+    assert pl.read_parquet("data/pool/subjects.parquet")["subject"].to_list() == [subject_of("ann")]
+    assert json.loads(Path("metrics/pool.json").read_text())["exclusions"]["unmatched"] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"not JSON", b"\xff\xfe", b"[1]", b'{"request": "r-2"}', b'"a"', b"null",
+     b'{"request": "r-2", "kind": "row", "value": "abc", "key": "public", "since": null}',
+     b'{"request": "r/2", "kind": "source", "value": "a", "key": "public", "since": null}',
+     b'{"request": "r-2", "kind": "subject", "value": "Ann Lee", "key": "public", "since": null}'],
+)  # fmt: skip
+def test_a_broken_line_of_the_exclusion_list_is_named_by_its_number(line: bytes) -> None:
+    exclude(kind="row", value="0123456789abcdef")
+    with FILE.open("ab") as file:
+        file.write(b"\n" + line)  # an empty line before it, and no line end behind it
+    with pytest.raises(InputError, match=r"exclusions.jsonl, line 3: expected an object") as error:
+        read_exclusions("public")
+    assert "Ann Lee" not in str(error.value)
 
 
 def test_an_exclusion_under_another_key_stops_pool() -> None:

@@ -2,9 +2,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from conftest import make_row, make_rows
 
 from stages.common import training
 from stages.common.errors import InputError
+from stages.common.models import load_tokenizer
+from stages.common.supervised import read_mixture
 from stages.common.training import checkpoint_folder, consumed_table, curve_of, plan_order, require_moved
 
 
@@ -136,3 +139,16 @@ def test_training_in_parts_has_the_loss_curve_of_whole_batches(toy_base, tmp_pat
     monkeypatch.setattr(training, "CPU_PASS_TOKENS", 40)
     assert losses() == pytest.approx(whole, abs=1e-4)
     assert whole[-1] < whole[0]
+
+
+def test_without_held_out_rows_both_remedies_are_said(
+    tmp_path: Path, toy_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/mix").mkdir(parents=True)
+    number = pl.lit(0, pl.Int64)
+    beside = {"tokens": number, "longest_tokens": number, "repeat": number, "position": number}
+    rows = make_rows([make_row(1, "Hi", "Hello")]).with_columns(split=pl.lit("train"), **beside)
+    rows.write_parquet("data/mix/sft.parquet")
+    with pytest.raises(InputError, match=r"raise mix\.heldout_share\.sft, or, .* add rows that share no subject"):
+        read_mixture(toy_base, load_tokenizer(toy_base))

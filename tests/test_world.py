@@ -250,7 +250,7 @@ def test_pool_refuses_the_broken_records_and_no_other(planted: dict[str, Any], m
     engine = Engine(name="local", workers=1, address=None)
     refused = []
     for source in read_yaml(ROOT / "recipes/default.yaml")["sources"]:
-        for _, table in pool_source(Source(**source), b"pedigree", engine, Tally()):
+        for _, table, _ in pool_source(Source(**source), b"pedigree", engine, Tally()):
             refused += [(source["name"], record) for record in table["record"]]
     assert sorted(refused) == sorted((item["at"]["source"], item["at"]["record"]) for item in planted["broken"])
 

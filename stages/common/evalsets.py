@@ -36,6 +36,8 @@ def read_task_yaml(path: Path) -> dict[str, Any]:
         config = yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; mend `path` of the task, or write the file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; give the task's YAML file in it") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     except YAMLError as error:

@@ -18,13 +18,16 @@ import polars as pl
 import pyarrow as pa
 
 from stages.common.batches import decode, read_source
-from stages.common.conversation import RecordError
+from stages.common.conversation import RecordError, read_list
 from stages.common.formats import gather_trees, parse
 from stages.common.params import Source
 from stages.common.rows import ROW_SCHEMA
 
-RESULT_SCHEMA = pl.Schema(ROW_SCHEMA | {"reason": pl.String})
+RESULT_SCHEMA = pl.Schema(ROW_SCHEMA | {"others": pl.List(pl.String), "reason": pl.String})
 ARROW_SCHEMA = pl.DataFrame(schema=RESULT_SCHEMA).to_arrow(compat_level=pl.CompatLevel.newest()).schema
+LISTS = ("messages", "conversations")  # in a table also as JSON text
+TURNS = (*LISTS, "prompt", "completion", "chosen", "rejected")  # fields that may hold turns
+TOOLS = ("tool", "observation")  # roles that are nobody: their `name` is a tool's
 BLANK = " \t\r\v\f"
 NO_CONSENT = "no consent"  # how the reason begins
 # Of the standard library: orjson, twice as fast, reads an integer of 65 bits as a float and refuses lone surrogates.
@@ -116,6 +119,29 @@ def digest_subject(value: Any, key: bytes) -> str | None:
     return hmac.digest(key, str(value).strip().encode(), "sha256").hex()[:16]
 
 
+def list_turns(record: dict[str, Any], source: Source, branch: str | None) -> list[dict[str, Any]]:
+    """The turns of a record as it came, of a tree the messages on the way to the end of `branch`."""
+    turns: list[Any] = []
+    if source.format == "oasst":
+        turns = [record.get("prompt") or record]
+        for place in filter(None, (branch or "").split(".")):
+            turns.append(read_list(turns[-1], "replies")[int(place)])
+    for field in TURNS if source.format != "oasst" else ():
+        column = source.columns.get(field, field)
+        value = read_list(record, column) if field in LISTS else record.get(column)
+        turns += value if isinstance(value, list) else []
+    return [turn for turn in turns if isinstance(turn, dict) and (turn.get("role") or turn.get("from")) not in TOOLS]
+
+
+def read_subjects(record: dict[str, Any], source: Source, key: bytes, branch: str | None) -> list[str]:
+    """Digests of whose data a row is: its record's, or that of the first turn that names someone; the other turns'."""
+    if not source.subject:
+        return []
+    values = [record.get(source.subject), *(turn.get(source.subject) for turn in list_turns(record, source, branch))]
+    digests = (digest_subject(value, key) for value in values)
+    return list(dict.fromkeys(digest for digest in digests if digest))
+
+
 def make_row_id(source: Source, key: bytes, subject: str | None, content: dict[str, Any], occurrence: int) -> str:
     """First 16 hex digits of the HMAC-SHA256 over source, subject and content as canonical JSON, and occurrence."""
     fields = {
@@ -139,10 +165,12 @@ def build_rows(source: Source, key: bytes, path: str, entry: Entry) -> list[dict
     contents = parse(record, source.format, source.columns)
     rows = []
     try:
-        subject = digest_subject(record.get(source.subject) if source.subject else None, key)
         for content in contents:
             fields = vars(content)
-            row = {"row_id": make_row_id(source, key, subject, fields, 0), "subject": subject, "kind": source.kind}
+            subjects = read_subjects(entry.value, source, key, content.branch)
+            subject, others = next(iter(subjects), None), subjects[1:]
+            ids = {"row_id": make_row_id(source, key, subject, fields, 0), "subject": subject, "others": others}
+            row = ids | {"kind": source.kind}
             place = {"source": source.name, "file": path, "record": entry.number, "licence": source.licence}
             rows.append(row | place | fields)
     except (UnicodeEncodeError, orjson.JSONEncodeError):

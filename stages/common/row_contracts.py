@@ -80,6 +80,11 @@ _parts = {  # of each kind: whether chosen, rejected and label are empty
 _blank = ~_field("content").fill_null("").str.contains(r"\S")
 
 UNIQUE_IDS = unique("unique ids", "a row_id stands twice or is missing", "row_id")
+HIDDEN = Invariant(
+    "hidden subjects",
+    "the subject is no keyed digest (16 hex digits), so it may name somebody",
+    where(pl.col("subject").is_not_null() & ~pl.col("subject").str.contains(r"^[0-9a-f]{16}$").fill_null(True)),
+)
 ROW_INVARIANTS = (
     Invariant("no probes", "a probe stands among the rows", where(pl.col("row_id").str.starts_with(PROBE_PREFIX))),
     Invariant("known kinds", f"the kind is none of {', '.join(KINDS)}", where(~_of_kind.is_in(KINDS))),
@@ -89,11 +94,7 @@ ROW_INVARIANTS = (
         where((pl.col("source") == "") | (pl.col("file") == "") | (pl.col("record") < 0)),
     ),
     Invariant("a licence", "the row has no licence", where(~pl.col("licence").str.contains(r"\S"))),
-    Invariant(
-        "hidden subjects",
-        "the subject is no keyed digest (16 hex digits), so it may name somebody",
-        where(pl.col("subject").is_not_null() & ~pl.col("subject").str.contains(r"^[0-9a-f]{16}$").fill_null(True)),
-    ),
+    HIDDEN,
     Invariant(
         "parts of its kind",
         "an sft row has a reply or label apart, a pair lacks chosen or rejected, or an unpaired row its reply or label",
@@ -199,6 +200,21 @@ REFUSED = Contract(
     ("file", "record"),
     (Invariant("a reason", "a record was refused without a reason", where(~pl.col("reason").str.contains(r"\S"))),),
     unit="record",
+)
+
+SUBJECTS = Contract(
+    "data/pool/subjects.parquet",
+    "pool",
+    {"row_id": pl.String, "subject": pl.String},
+    ("row_id",),
+    (
+        unique(
+            "one line a speaker", "a row names a subject twice, or a line has no row or subject", "row_id", "subject"
+        ),
+        HIDDEN,
+        Invariant("rows that are there", "a line speaks of a row that is not there", unlike("rows_out"), ("rows_out",)),
+    ),
+    {"rows_out": (POOL.path,)},
 )
 
 _similar = Invariant(

@@ -15,6 +15,7 @@ from stages.common.params import Source
 from stages.common.stores import is_remote, list_files
 
 TYPES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+FLAT = ("alpaca", "qa", "hh")  # records of the other formats may name their subjects turn by turn
 FOLDER = Path("data/raw/sources")  # what dvc.yaml watches
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
@@ -122,7 +123,8 @@ def check_header(names: list[str], source: Source, path: str) -> None:
     if twice:
         raise InputError(f"{path}: the column {', '.join(twice)} stands twice; give each its own name")
     needed = [[source.columns.get(field, field) for field in name.split("|")] for name in FIELDS[source.format][0]]
-    needed += [[column] for column in (*source.columns.values(), *columns_beside(source))]
+    beside = [column for column in columns_beside(source) if column != source.subject or source.format in FLAT]
+    needed += [[column] for column in (*source.columns.values(), *beside)]
     missing = [" or ".join(columns) for columns in needed if not set(columns) & set(names)]
     if missing:
         # Without a header line the first record stands here, and what it holds must not be shown: only names that a

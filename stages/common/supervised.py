@@ -46,7 +46,10 @@ def read_mixture(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> tuple[pl
     if train.is_empty():
         raise InputError(f"{contract.path} has no training row; raise mix.budget.sft or add a source")
     if heldout.is_empty():
-        raise InputError(f"{contract.path} has no held-out row; raise mix.heldout_share.sft")
+        raise InputError(
+            f"{contract.path} has no held-out row; raise mix.heldout_share.sft, or, where mix warns that the groups of "
+            "a source are too large for its share, add rows that share no subject, prompt or cluster"
+        )
     encoded = ENCODED.check(encode_rows(rows, tokenizer), mixture=rows, **limits)
     in_training = rows["split"] == "train"
     return encoded.filter(in_training), encoded.filter(~in_training)
