@@ -1,5 +1,6 @@
 """A copy of this repository with sources of its own, git and DVC cache of its own: where bench/lineage.py runs."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,8 +24,10 @@ RECIPE = """# Public data on a small budget, for bench/lineage.py: enough steps 
 base:
 {base}
 sources:
-- {{name: medquad, path: data/raw/sources/medquad.jsonl, format: qa, licence: CC-BY-4.0, consent: public, subject: focus,
-   share: 0.7}}
+- {{name: medquad, path: data/raw/sources/medquad.jsonl, format: qa, licence: CC-BY-4.0, consent: public,
+   subject: focus, share: 0.7}}
+- {{name: leaflets, path: data/raw/sources/leaflets.json, format: alpaca, licence: CC-BY-4.0, consent: public,
+   share: 0}}
 - {{name: alpaca, path: data/raw/sources/alpaca.json, format: alpaca, licence: Apache-2.0, consent: public, share: 0.2}}
 - {{name: trees, path: data/raw/sources/trees.jsonl, format: oasst, licence: Apache-2.0, consent: public, share: 0.1}}
 - {{name: harmless, path: data/raw/sources/harmless.jsonl.gz, format: hh, licence: MIT, consent: public, share: 0.5}}
@@ -85,12 +88,18 @@ def copy_repository(folder: Path) -> None:
         if Path(name).parts[0] not in LEFT_OUT and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots", dirs_exist_ok=True)
     shutil.copy2(ROOT / "recipes/default.yaml", folder / "params.yaml")
     shutil.rmtree(folder / ".dvc")
     call(folder, "git", "init", "-q")
     call(folder, *DVC, "init", "-q")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
+
+
+def time_call(folder: Path, *arguments: str, fails: bool = False) -> tuple[float, str]:
+    """Seconds of a pedigree command, and what it printed."""
+    start = time.perf_counter()
+    said = pedigree(folder, *arguments, fails=fails)
+    return time.perf_counter() - start, said
 
 
 def use_recipe(folder: Path, name: str, text: str) -> None:
@@ -105,8 +114,25 @@ def make_project(folder: Path, data: Path) -> None:
     (folder / "data/raw/sources").mkdir()
     for name, origin in PUBLIC.items():
         shutil.copyfile(data / origin, folder / "data/raw/sources" / name)
+    leaflets = copy_records(folder / "data/raw/sources/medquad.jsonl")
+    (folder / "data/raw/sources/leaflets.json").write_text(json.dumps(leaflets, indent=1))
     use_recipe(folder, "public", RECIPE.format(base=choose_base()))
     commit(folder, "Public data")
+
+
+def copy_records(path: Path) -> list[dict[str, str]]:
+    """Every 20th record as nobody's and in another format: duplicates of subjects' rows, exact or with a letter twice."""
+    records = []
+    for number, line in enumerate(path.read_text().split("\n")[:-1]):
+        record = json.loads(line)
+        question, words = record["question"], record["answer"].split(" ")
+        if number % 40 == 0:
+            question = question.upper()
+        elif words[len(words) // 2].isalpha():
+            words[len(words) // 2] += words[len(words) // 2][-1]
+        if number % 20 == 0:
+            records.append({"instruction": question, "input": "", "output": " ".join(words)})
+    return records
 
 
 def choose_base() -> str:

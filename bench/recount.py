@@ -24,11 +24,11 @@ JUDGED = ("dedup", "scrub", "decontaminate")
 TABLES = ("sft", "preference", "unpaired")
 MODELS = {"sft": "trained", "align": "trained", "quantized": "calibrated"}
 PARTS = {"sft": {"sft"}, "align": {"sft", "align"}, "quantized": {"sft", "align", "quantized"}}
-EVENT = ("stage", "event", "reason", "other_id", "times", "first_step", "last_step")
+EVENT = ("stage", "event", "reason", "other_id", "times", "first_step", "last_step", "other_models")
 Content = dict[str, Any]
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A record that can be no row."""
 
 
@@ -52,7 +52,7 @@ def read_line(line: str) -> Any:
 
 def message(role: str, text: Any, **more: Any) -> dict[str, Any]:
     if role != "tool" and not more.get("tool_calls") and not (isinstance(text, str) and text.strip()):
-        raise Refused("a message without text")
+        raise RefusedError("a message without text")
     empty = {"tool_calls": None, "tool_call_id": None, "name": None}
     return {"role": role, "content": text or (None if more.get("tool_calls") else "")} | empty | more
 
@@ -70,7 +70,7 @@ def read_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
 def read_transcript(text: str) -> list[dict[str, Any]]:
     parts = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.lstrip())
     if parts[0].strip() or len(parts) < 3:
-        raise Refused("no transcript")
+        raise RefusedError("no transcript")
     roles = {"Human": "user", "Assistant": "assistant"}
     return [message(roles[name], said.strip()) for name, said in zip(parts[1::2], parts[2::2], strict=True)]
 
@@ -90,9 +90,9 @@ def walk_tree(node: Mapping[str, Any], before: list[Any], branch: tuple[int, ...
 
 
 def read_contents(record: Any, source: Mapping[str, Any]) -> list[tuple[str | None, Content]]:
-    """branch and content of each row of a record. Raises Refused where there is none."""
+    """branch and content of each row of a record. Raises RefusedError where there is none."""
     if not isinstance(record, dict):
-        raise Refused("no object")
+        raise RefusedError("no object")
     columns = source.get("columns") or {}
 
     def field(name: str) -> Any:
@@ -108,7 +108,9 @@ def read_contents(record: Any, source: Mapping[str, Any]) -> list[tuple[str | No
                 asked["content"] += f"\n{field('input')}" if (field("input") or "").strip() else ""
                 turns = [asked, message("assistant", field("output"))]
             case "sharegpt" | "chat":
-                turns = [read_turn(turn) for turn in field("conversations" if source["format"] == "sharegpt" else "messages")]
+                turns = [
+                    read_turn(turn) for turn in field("conversations" if source["format"] == "sharegpt" else "messages")
+                ]
                 while turns[-1]["role"] != "assistant":
                     turns.pop()
                 tools = field("tools")
@@ -116,18 +118,18 @@ def read_contents(record: Any, source: Mapping[str, Any]) -> list[tuple[str | No
             case "oasst":
                 found = [(branch, nothing | {"messages": path}) for branch, path in walk_tree(field("prompt"), [], ())]
                 if not found:
-                    raise Refused("no conversation")
+                    raise RefusedError("no conversation")
                 return found
             case "hh":
                 chosen, rejected = read_transcript(field("chosen")), read_transcript(field("rejected"))
                 if chosen[:-1] != rejected[:-1]:
-                    raise Refused("prompts differ")
+                    raise RefusedError("prompts differ")
                 return [(None, read_pair(nothing, chosen[:-1], chosen[-1:], rejected[-1:]))]
             case "pairs":
                 replies = [[message("assistant", field(name))] for name in ("chosen", "rejected")]
                 return [(None, read_pair(nothing, [message("user", field("prompt"))], *replies))]
     except (KeyError, IndexError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise Refused("not of this format") from error
+        raise RefusedError("not of this format") from error
     check_turns(turns)
     return [(None, nothing | {"messages": turns})]
 
@@ -136,12 +138,12 @@ def check_turns(turns: list[Any]) -> None:
     """An optional system message; then user, calls with their answers, and assistant, in turn."""
     letters = "".join("c" if turn["tool_calls"] else turn["role"][0] for turn in turns)
     if not re.fullmatch("s?(u(ct+)*a)+", letters):
-        raise Refused("turns do not alternate")
+        raise RefusedError("turns do not alternate")
 
 
 def read_pair(nothing: Content, prompt: list[Any], chosen: list[Any], rejected: list[Any]) -> Content:
     if chosen == rejected:
-        raise Refused("no pair")
+        raise RefusedError("no pair")
     check_turns(prompt + chosen)
     check_turns(prompt + rejected)
     return nothing | {"messages": prompt, "chosen": chosen, "rejected": rejected}
@@ -159,7 +161,7 @@ def make_ids(source: Mapping[str, Any], folder: Path, key: bytes = b"pedigree") 
         for number, record in enumerate(read_raw(path)):
             try:
                 contents = read_contents(record, source)
-            except Refused:
+            except RefusedError:
                 continue
             whose = record.get(source["subject"]) if source.get("subject") else None
             subject = keyed(key, str(whose).strip().encode()) if str(whose or "").strip() else None
@@ -221,6 +223,8 @@ class Run:
             what = "dropped" if line["action"] == "drop" else "changed"
             events.append({"stage": stage, "event": what, "reason": line["reason"], "other_id": line["other_id"]})
             if what == "dropped":
+                if stage == "dedup":
+                    events[-1]["other_models"] = self.recount(line["other_id"])["models"]
                 break
         if taken := self.mixed.get(row_id):
             events.append({"stage": "mix", "event": taken[0]["split"], "times": len(taken)})
@@ -232,16 +236,23 @@ class Run:
             told = {"times": len(steps), "first_step": min(steps), "last_step": max(steps)}
             events.append({"stage": model, "event": MODELS[model]} | told)
         events = [{key: value for key, value in event.items() if value is not None} for event in events]
-        return {"events": events, "models": sorted(model for model, chain in PARTS.items() if chain & parts)}
+        return {"events": events, "models": [model for model, chain in PARTS.items() if chain & parts]}
 
     def check_text(self, row_id: str, raw: Mapping[str, dict[str, Any]]) -> str | None:
         """What speaks against the ledgers in the texts themselves, read from the raw files: a duplicate that is not
         one, a row that scrub left alone though another text comes out, one that it changed though the same does."""
         mine, line = text_of(raw[row_id]["content"]), self.ledgers["dedup"].get(row_id)
-        if line and line["reason"] == "exact_duplicate" and normalised(text_of(raw[line["other_id"]]["content"])) != normalised(mine):
+        if (
+            line
+            and line["reason"] == "exact_duplicate"
+            and normalised(text_of(raw[line["other_id"]]["content"])) != normalised(mine)
+        ):
             return "its survivor has another text"
         if line and line["reason"] == "near_duplicate":
-            told, found = float(line["detail"].split("=")[1]), similarity(mine, text_of(raw[line["other_id"]]["content"]))
+            told, found = (
+                float(line["detail"].split("=")[1]),
+                similarity(mine, text_of(raw[line["other_id"]]["content"])),
+            )
             return None if abs(told - found) < 0.05 else f"similarity {found:.2f}, told {told:.2f}"
         after = self.rows["scrub"].get(row_id)
         if after and (text_of(after) == mine) == (row_id in self.ledgers["scrub"]):
@@ -257,8 +268,11 @@ def compare(told: Mapping[str, Any], row_id: str, raw: Mapping[str, dict[str, An
     events = [{key: event[key] for key in EVENT if key in event} for event in told["events"]]
     if events != expected["events"]:
         wrong.append(f"events: {events}, not {expected['events']}")
-    if sorted(told["models"]) != expected["models"]:
+    if told["models"] != expected["models"]:
         wrong.append(f"models: {told['models']}, not {expected['models']}")
+    twins = [line["row_id"] for line in run.ledgers["dedup"].values() if line["other_id"] == row_id]
+    if sorted(twin["other_id"] for twin in told["stands_for"]) != sorted(twins):
+        wrong.append(f"stands for: {told['stands_for']}, not {twins}")
     if fault := run.check_text(row_id, raw):
         wrong.append(fault)
     return [f"{row_id} {fault}" for fault in wrong]

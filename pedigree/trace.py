@@ -20,7 +20,6 @@ from pedigree.journey import (
     carriers,
     find_origins,
     follow,
-    parents_of,
     rows_of_model,
     stood_for,
 )
@@ -31,9 +30,16 @@ from stages.common.errors import InputError
 from stages.common.files import write_table, write_text
 
 SHOWN = 20  # journeys on the terminal; more are summed up
-NAMED = 3  # duplicates named in a line
+NAMED = 2  # duplicates named in a line
 ID_DIGITS = 16
 NGRAM = 3  # words, of --near
+WORDS = {  # reasons of the ledgers that do not speak for themselves
+    "pii": "personal data replaced",
+    "echo": "the reply repeats what was asked",
+    "empty": "nothing is left to learn",
+    "over_budget": "beyond the budget of its source",
+    "over_cap": "beyond the cap of its source",
+}
 
 
 def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFrame:
@@ -76,7 +82,9 @@ def by_id(snapshot: Snapshot, ids: list[str]) -> pl.DataFrame:
     wrong = [name for name in ids if not name or set(name) - set("0123456789abcdef") or len(name) > ID_DIGITS]
     if wrong:
         raise InputError(f"{wrong[0]}: is no row_id; expected up to {ID_DIGITS} hexadecimal digits")
-    rows = find_origins(snapshot, pl.any_horizontal(pl.col("row_id").str.starts_with(name) for name in ids))
+    whole, beginnings = ([name for name in ids if (len(name) == ID_DIGITS) == is_whole] for is_whole in (True, False))
+    begins = [pl.col("row_id").str.starts_with(name) for name in beginnings]
+    rows = find_origins(snapshot, pl.any_horizontal(pl.col("row_id").is_in(whole), *begins))
     for name in ids:
         count = rows["row_id"].str.starts_with(name).sum()
         if count > 1 and len(name) < ID_DIGITS:
@@ -161,40 +169,39 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     return find_origins(snapshot, pl.col("row_id").is_in(ids.implode()))
 
 
-def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],
-                 carried: dict[str, list[str]]) -> str:  # fmt: skip
-    """One row's journey as lines."""
+def show_journey(
+    origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]]
+) -> str:
+    """One row's journey as lines of at most 80 characters, but for long names."""
     lines = []
     if origin["file"] is not None:
-        place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
+        path = f", path {origin['branch']} of its tree" if origin["branch"] else ""
+        lines.append(["raw file", f"{origin['file']}, record {origin['record']} from 0{path}"])
         subject = f", subject {origin['subject']}" if origin["subject"] else ""
-        lines.append(["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"])
+        lines.append(["source", f"{origin['source']}, {origin['licence']}, {origin['kind']}{subject}"])
     for event in events.iter_rows(named=True):
-        if event["event"] == "read":
-            continue
-        told = tell(event)
+        if event["event"] != "read":
+            lines.append([event["stage"], tell(event)])
         if event["stage"] == "dedup" and event["event"] == "kept" and others:
             named = ", ".join(f"{name} ({share:.2f})" for name, share in others[:NAMED])
-            told += f"; stands for {len(others)} more: {named}" + (", ..." if len(others) > NAMED else "")
-        if event["event"] == "dropped" and event["other_id"] in carried:
-            by = ", ".join(carried[event["other_id"]])
-            told += f"; that row trained {by}"
-        lines.append([event["stage"], told])
+            lines.append(["", f"stands for {len(others)} more: {named}" + (", ..." if len(others) > NAMED else "")])
+        if event["other_models"]:
+            lines.append(["", f"that row trained {', '.join(event['other_models'])}"])
     lines.append(["carried by", ", ".join(models) or "no model"])
     return f"row {origin['row_id']}\n" + table(lines, indent="  ")
 
 
 def tell(event: dict[str, Any]) -> str:
     """An event in words."""
-    what, times = event["event"], event["times"]
+    what, times, detail = event["event"], event["times"], (event["detail"] or "").replace("=", " ")
     if what == "unknown":
         return f"not known: {event['reason']}"
     if what in ("changed", "dropped", "left_out"):
+        reason = WORDS.get(event["reason"], event["reason"].replace("_", " "))
         about = f" of {event['other_id']}" if event["other_id"] else ""
-        detail = f" ({event['detail']})" if event["detail"] else ""
-        return f"{what.replace('_', ' ')}: {event['reason']}{about}{detail}"
+        return f"{what.replace('_', ' ')}: {reason}{about}" + (f" ({detail})" if detail else "")
     if what in ("train", "heldout"):
-        return f"{'held out' if what == 'heldout' else what}, {count_times(times)}, {event['detail'].replace('=', ' ')}"
+        return f"in the {'held-out' if what == 'heldout' else 'training'} set {count_times(times)}, {detail}"
     if what in ("trained", "calibrated"):
         steps = f"step {event['first_step']}" + (f" to {event['last_step']}" if times > 1 else "")
         return f"{what} {count_times(times)}, {steps}"
@@ -222,17 +229,27 @@ def sum_up(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -
     sums = [["all", f"{origins.height:,}", *(f"{sum(cells.get((source, name), 0) for source in totals['source']):,}"
                                              for name in columns)]]  # fmt: skip
     text = table([*heads, *lines, *sums], right=range(1, len(columns) + 2))
-    return f"{text}\n{carried.height:,} of {origins.height:,} rows are in a model"
+    said = f"{text}\n{carried.height:,} of {origins.height:,} rows are in a model"
+    twins = events.filter(pl.col("other_models").list.len() > 0)
+    models = twins["other_models"].explode().unique(maintain_order=True)
+    return said + (
+        f"; {twins.height:,} are duplicates of rows that trained {', '.join(models)}" if twins.height else ""
+    )
 
 
-def journeys(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Each row as one object: its origin, its events without what is empty, the models that carry it."""
+def journeys(
+    snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Each row as one object: its origin, its events without what is empty, the models that carry it, and the rows that
+    dedup dropped in its favour."""
+    twins = stood_for(snapshot, origins["row_id"]).partition_by("row_id", as_dict=True, include_key=False)
     by_row = events.partition_by("row_id", as_dict=True, include_key=False)
     models = dict(carried.iter_rows())
     for origin in origins.iter_rows(named=True):
         happened = by_row.get((origin["row_id"],), events.clear()).iter_rows(named=True)
         told = [{key: value for key, value in event.items() if value is not None} for event in happened]
-        yield origin | {"events": told, "models": models.get(origin["row_id"], [])}
+        stands_for = twins[(origin["row_id"],)].rows(named=True) if (origin["row_id"],) in twins else []
+        yield origin | {"events": told, "models": models.get(origin["row_id"], []), "stands_for": stands_for}
 
 
 def trace(arguments: argparse.Namespace) -> None:
@@ -243,9 +260,9 @@ def trace(arguments: argparse.Namespace) -> None:
     events = follow(snapshot, origins["row_id"])
     carried = carriers(snapshot, events)
     if arguments.output:
-        write_journeys(Path(arguments.output), origins, events, carried)
+        write_journeys(Path(arguments.output), snapshot, origins, events, carried)
     elif arguments.json:
-        for journey in journeys(origins, events, carried):
+        for journey in journeys(snapshot, origins, events, carried):
             print(json.dumps(journey, ensure_ascii=False))
         check_whole(snapshot)
         return
@@ -268,25 +285,21 @@ def check_whole(snapshot: Snapshot) -> None:
 
 
 def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[str]:
-    others = stood_for(snapshot, origins["row_id"])
-    survivors = events.filter(event="dropped", stage="dedup")["other_id"].drop_nulls().unique()
-    theirs = dict(carriers(snapshot, follow(snapshot, survivors)).iter_rows()) if len(survivors) else {}
-    models = dict(carried.iter_rows())
-    order = {model: at for at, model in enumerate(parents_of(snapshot))}
+    others, models = stood_for(snapshot, origins["row_id"]), dict(carried.iter_rows())
     for origin in origins.iter_rows(named=True):
         name = origin["row_id"]
         stands = others.filter(row_id=name).select("other_id", "similarity").rows()
-        yield show_journey(
-            origin, events.filter(row_id=name), sorted(models.get(name, []), key=order.__getitem__), stands, theirs
-        )
+        yield show_journey(origin, events.filter(row_id=name), models.get(name, []), stands)
 
 
-def write_journeys(path: Path, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> None:
+def write_journeys(
+    path: Path, snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
+) -> None:
     """.parquet: a line an event, with the origin and the models of its row beside it; .jsonl: a line a row."""
     if path.suffix == ".parquet":
         write_table(path, origins.join(events, on="row_id", how="left").join(carried, on="row_id", how="left"))
     elif path.suffix == ".jsonl":
-        lines = (json.dumps(journey, ensure_ascii=False) for journey in journeys(origins, events, carried))
+        lines = (json.dumps(journey, ensure_ascii=False) for journey in journeys(snapshot, origins, events, carried))
         write_text(path, "\n".join(lines) + "\n")
     else:
         raise InputError(f"{path}: expected a name that ends in .parquet or .jsonl")

@@ -151,12 +151,16 @@ def check_ledgers(found: Agreement) -> None:
             for row in sorted(rows - before)[:3] + sorted(dropped & rows)[:3]:
                 found.wrong(f"data/{stage}", f"row {row} stands where it should not")
         before = rows
-    tables = [path for kind in KINDS if (path := Path(f"data/mix/{kind}.parquet")).is_file()]
-    mixed = {
-        row
-        for path in tables
-        for row in pl.read_parquet(path, columns=["row_id", "split"]).filter(split="train")["row_id"]
-    }
+    tables = [pl.read_parquet(path, columns=["row_id", "split"]) for kind in KINDS
+              if (path := Path(f"data/mix/{kind}.parquet")).is_file()]  # fmt: skip
+    taken = pl.concat(tables) if tables else pl.DataFrame(schema={"row_id": pl.String, "split": pl.String})
+    mixed = set(taken.filter(split="train")["row_id"])
+    ledger_file = Path("data/mix/ledger.parquet")
+    if before is not None and tables and ledger_file.is_file():
+        balanced.append("mix")
+        named = set(taken["row_id"]) | set(pl.read_parquet(ledger_file, columns=["row_id"])["row_id"])
+        for row in sorted(before - named)[:3]:
+            found.wrong(str(ledger_file), f"row {row} is gone without a line")
     for model in ("sft", "align"):
         consumed = Path(f"models/{model}/consumed.parquet")
         if consumed.is_file() and mixed:

@@ -2,8 +2,8 @@
 
 A row is its id, a digest of its content: where both versions have it, it is the same, wherever it stands in its file.
 Of the others one is a changed one where it stands in the place of one that went: that has at least half of its word
-3-grams, or lies between the same rows of the file. A record's number alone tells no place, as one more record at the top
-of a file moves all others.
+3-grams, or lies between the same rows of the file. A record's number alone tells no place, as one more record at the
+top of a file moves all others.
 """
 
 import numpy as np
@@ -36,12 +36,12 @@ def compare_rows(before: pl.LazyFrame, after: pl.LazyFrame) -> pl.DataFrame:
     columns = ["row_id", *PLACE, text_of_row().alias("text")]
     gone = before.join(after.select("row_id"), on="row_id", how="anti").select(columns).collect()
     new = after.join(before.select("row_id"), on="row_id", how="anti").select(columns).collect()
-    orders = [side.select("row_id", "source", "file").collect() for side in (before, after)]
-    pairs = pair_by_place(*orders, gone, new, NO_PAIRS).filter(pl.col("similarity") >= LEAST)
+    old, now = (side.select("row_id", "source", "file").collect() for side in (before, after))
+    pairs = pair_by_place(old, now, gone, new, NO_PAIRS).filter(pl.col("similarity") >= LEAST)
     for source in gone["source"].unique(maintain_order=True):
         lost, left = (without_pairs(rows, pairs).filter(source=source) for rows in (gone, new))
         pairs = pl.concat([pairs, match_nearest(lost, left)])
-    pairs = pl.concat([pairs, pair_by_place(*orders, gone, new, pairs)])
+    pairs = pl.concat([pairs, pair_by_place(old, now, gone, new, pairs)])
     changed = pairs.join(new, on="row_id").with_columns(change=pl.lit("changed"))
     added = without_pairs(new, pairs).with_columns(change=pl.lit("added"))
     removed = without_pairs(gone, pairs).with_columns(change=pl.lit("removed"))
