@@ -77,6 +77,7 @@ def recount_rows(folder: Path, seed: int) -> Lines:
     yield "where these end", ", ".join(f"{count} {end}" for end, count in ends.most_common()), True
     special = [row for stage in ("dedup", "decontaminate") for row in run.ledgers[stage]]
     special += [row for steps in run.steps.values() for row in steps]
+    special = list(dict.fromkeys(special))
     told = [json.loads(line) for line in pedigree(folder, "trace", *special, "--json").splitlines()]
     wrong += [fault for row, each in zip(special, told, strict=True) for fault in compare(each, row, raw, run)]
     yield "rows dropped or trained on, all of them", f"{len(special)} compared, {len(wrong)} faults", not wrong

@@ -121,7 +121,7 @@ def make_project(folder: Path, data: Path) -> None:
 
 
 def copy_records(path: Path) -> list[dict[str, str]]:
-    """Every 20th record as nobody's and in another format: duplicates of subjects' rows, exact or with a letter twice."""
+    """Every 20th record as nobody's and in another format: duplicates, exact or with a letter twice."""
     records = []
     for number, line in enumerate(path.read_text().split("\n")[:-1]):
         record = json.loads(line)

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import make_row, make_rows
 from ruamel.yaml import YAML
 from tiny import DVC, call, complain, tell
 
@@ -18,6 +19,7 @@ from pedigree.certificate import largest_difference
 from pedigree.cli import main
 from pedigree.journey import follow
 from pedigree.snapshot import Snapshot
+from pedigree.trace import may_hold
 
 
 @pytest.fixture
@@ -101,6 +103,22 @@ def test_what_a_duplicate_trained_through_its_twin_is_told(inside: Path, capsys:
     assert f"{twins:,} are duplicates of rows that trained sft, align, quantized" in said
     table = pl.read_parquet(path).filter(row_id=row, event="dropped")
     assert table["other_models"].to_list() == [["sft", "align", "quantized"]]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("The Desk\n opens at NINE", "desk opens at nine"),
+        ("in the \ufb01rst room", "IN THE FIRST ROOM"),  # a ligature: not ASCII, so looked into whole
+        ("it costs 5 + 5 = 10", "+ 5 ="),
+        ("¿por qué?", "por qué?"),
+    ],
+)
+def test_no_row_that_holds_a_text_is_passed_over(held: str, asked: str) -> None:
+    from stages.common.rows import normalise
+
+    rows = make_rows([make_row(1, held, "Yes."), make_row(2, "Nothing of it", "No."), make_row(3, "A pair", "a", held)])
+    assert rows.lazy().filter(may_hold(normalise(asked))).collect()["record"].to_list() == [1, 3]
 
 
 def test_journeys_as_parquet_and_lines(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
