@@ -224,19 +224,24 @@ class Run:
             events.append({"stage": stage, "event": what, "reason": line["reason"], "other_id": line["other_id"]})
             if what == "dropped":
                 if stage == "dedup":
-                    events[-1]["other_models"] = self.recount(line["other_id"])["models"]
+                    events[-1]["other_models"] = self.list_models(line["other_id"])
                 break
         if taken := self.mixed.get(row_id):
             events.append({"stage": "mix", "event": taken[0]["split"], "times": len(taken)})
         if line := self.ledgers["mix"].get(row_id):
             events.append({"stage": "mix", "event": "left_out", "reason": line["reason"], "other_id": line["other_id"]})
-        parts = {model for model in MODELS if row_id in self.steps[model]}
-        for model in sorted(parts, key=list(MODELS).index):
-            steps = self.steps[model][row_id]
+        for model, event in MODELS.items():
+            if not (steps := self.steps[model].get(row_id)):
+                continue
             told = {"times": len(steps), "first_step": min(steps), "last_step": max(steps)}
-            events.append({"stage": model, "event": MODELS[model]} | told)
+            events.append({"stage": model, "event": event} | told)
         events = [{key: value for key, value in event.items() if value is not None} for event in events]
-        return {"events": events, "models": [model for model, chain in PARTS.items() if chain & parts]}
+        return {"events": events, "models": self.list_models(row_id)}
+
+    def list_models(self, row_id: str) -> list[str]:
+        """The models of which a row trained some part."""
+        parts = {model for model, steps in self.steps.items() if row_id in steps}
+        return [model for model, chain in PARTS.items() if chain & parts]
 
     def check_text(self, row_id: str, raw: Mapping[str, dict[str, Any]]) -> str | None:
         """What speaks against the ledgers in the texts themselves, read from the raw files: a duplicate that is not
