@@ -89,7 +89,8 @@ def follow_alone(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
         alive = alive.filter(~alive.is_in(excluded["row_id"].implode()))
     events.append(_events(alive, "pool", event=pl.lit("read")))
     for stage in JUDGED:
-        ledger, rows = (_of(snapshot, f"data/{stage}/{name}.parquet", alive) for name in ("ledger", "rows"))
+        ledger = _of(snapshot, f"data/{stage}/ledger.parquet", alive)
+        rows = _of(snapshot, f"data/{stage}/rows.parquet", alive, "row_id")  # texts are most of a table
         if ledger is None or rows is None:
             away = pl.lit("its tables are not here")
             events.append(_events(alive, stage, event=pl.lit("unknown"), reason=away))
@@ -119,10 +120,10 @@ def _events(ids: pl.Series, stage: str, **columns: pl.Expr) -> pl.DataFrame:
     return pl.DataFrame({"row_id": ids}).with_columns(pl.lit(stage).alias("stage"), **columns)
 
 
-def _of(snapshot: Snapshot, name: str, ids: pl.Series) -> pl.DataFrame | None:
+def _of(snapshot: Snapshot, name: str, ids: pl.Series, columns: str = "*") -> pl.DataFrame | None:
     """The lines of a table that speak of some rows."""
     table = snapshot.scan(name)
-    return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).collect()
+    return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).select(columns).collect()
 
 
 def _sampled(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
