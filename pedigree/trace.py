@@ -24,23 +24,15 @@ from pedigree.journey import (
     rows_of_model,
     stood_for,
 )
-from pedigree.layout import table
+from pedigree.journey_text import show_journey, sum_up
 from pedigree.lockfile import find_stale
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.files import write_table, write_text
 
 SHOWN = 20  # journeys on the terminal; more are summed up
-NAMED = 2  # duplicates named in a line
 ID_DIGITS = 16
 NGRAM = 3  # words, of --near
-WORDS = {  # reasons of the ledgers that do not speak for themselves
-    "pii": "personal data replaced",
-    "echo": "the reply repeats what was asked",
-    "empty": "nothing is left to learn",
-    "over_budget": "beyond the budget of its source",
-    "over_cap": "beyond the cap of its source",
-}
 
 
 def choose_rows(arguments: argparse.Namespace, snapshot: Snapshot) -> pl.DataFrame:
@@ -182,74 +174,6 @@ def may_hold(wanted: str) -> pl.Expr:
         text.str.contains(f"(?i-u){word}") | (text.str.len_bytes() != text.str.len_chars()) for text in texts
     )
     return pl.any_horizontal(pl.col(name).list.eval(found).list.any().fill_null(False) for name in CONVERSATIONS)
-
-
-def show_journey(
-    origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]]
-) -> str:
-    """One row's journey as lines of at most 80 characters, but for long names."""
-    lines = []
-    if origin["file"] is not None:
-        path = f", path {origin['branch']} of its tree" if origin["branch"] else ""
-        lines.append(["raw file", f"{origin['file']}, record {origin['record']} from 0{path}"])
-        subject = f", subject {origin['subject']}" if origin["subject"] else ""
-        lines.append(["source", f"{origin['source']}, {origin['licence']}, {origin['kind']}{subject}"])
-    for event in events.iter_rows(named=True):
-        if event["event"] != "read":
-            lines.append([event["stage"], tell(event)])
-        if event["stage"] == "dedup" and event["event"] == "kept" and others:
-            named = ", ".join(f"{name} ({share:.2f})" for name, share in others[:NAMED])
-            lines.append(["", f"stands for {len(others)} more: {named}" + (", ..." if len(others) > NAMED else "")])
-        if event["other_models"]:
-            lines.append(["", f"that row trained {', '.join(event['other_models'])}"])
-    lines.append(["carried by", ", ".join(models) or "no model"])
-    return f"row {origin['row_id']}\n" + table(lines, indent="  ")
-
-
-def tell(event: dict[str, Any]) -> str:
-    """An event in words."""
-    what, times, detail = event["event"], event["times"], (event["detail"] or "").replace("=", " ")
-    if what == "unknown":
-        return f"not known: {event['reason']}"
-    if what in ("changed", "dropped", "left_out"):
-        reason = WORDS.get(event["reason"], event["reason"].replace("_", " "))
-        about = f" of {event['other_id']}" if event["other_id"] else ""
-        return f"{what.replace('_', ' ')}: {reason}{about}" + (f" ({detail})" if detail else "")
-    if what in ("train", "heldout"):
-        return f"in the {'held-out' if what == 'heldout' else 'training'} set {count_times(times)}, {detail}"
-    if what in ("trained", "calibrated"):
-        steps = f"step {event['first_step']}" + (f" to {event['last_step']}" if times > 1 else "")
-        return f"{what} {count_times(times)}, {steps}"
-    return str(what)
-
-
-def count_times(times: int) -> str:
-    return "once" if times == 1 else f"{times} times"
-
-
-def sum_up(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> str:
-    """What became of many rows, by source: how many each stage let go, how many trained, and the models."""
-    whole = events.join(origins.select("row_id", "source"), on="row_id", how="left")
-    ends = whole.filter(pl.col("event").is_in(["dropped", "left_out", "heldout"]))
-    gone = ends.group_by("source", what=pl.format("{} {}", "stage", pl.coalesce("reason", "event"))).len()
-    trained = whole.filter(pl.col("event").is_in(["trained", "calibrated"])).group_by("source", what="stage").agg(
-        len=pl.col("row_id").n_unique()
-    )  # fmt: skip
-    columns = [*gone["what"].unique().sort(), "sft", "align", "quantized"]
-    cells = {(source, what): count for source, what, count in pl.concat([gone, trained]).iter_rows()}
-    totals = origins.group_by("source", maintain_order=True).len()
-    heads = [["source", "rows", *(name.replace("_", " ") for name in columns)]]
-    lines = [[source or "?", f"{count:,}", *(f"{cells.get((source, name), 0):,}" for name in columns)]
-             for source, count in totals.iter_rows()]  # fmt: skip
-    sums = [["all", f"{origins.height:,}", *(f"{sum(cells.get((source, name), 0) for source in totals['source']):,}"
-                                             for name in columns)]]  # fmt: skip
-    text = table([*heads, *lines, *sums], right=range(1, len(columns) + 2))
-    said = f"{text}\n{carried.height:,} of {origins.height:,} rows are in a model"
-    twins = events.filter(pl.col("other_models").list.len() > 0)
-    models = twins["other_models"].explode().unique(maintain_order=True)
-    return said + (
-        f"; {twins.height:,} are duplicates of rows that trained {', '.join(models)}" if twins.height else ""
-    )
 
 
 def journeys(
