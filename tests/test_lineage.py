@@ -256,6 +256,7 @@ def test_an_edited_metric_is_named(restored: Path, capsys: pytest.CaptureFixture
     path.write_text(json.dumps(measured, indent=1))
     said = complain(capsys, "verify")
     assert "metrics/eval/sft.json: is not what dvc.lock recorded" in said
+    assert "`git checkout metrics/eval/sft.json` brings it back" in said
     assert "reports/card.html: does not say what metrics and parameters say" in said
 
 
