@@ -197,7 +197,9 @@ def stood_for(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     clusters = snapshot.scan("data/clusters/clusters.parquet")
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64})
-    members = clusters.filter(~pl.col("kept") & pl.col("cluster").is_in(ids.implode()))
+    mine = clusters.filter(pl.col("cluster").is_in(ids.implode()))
+    standing = mine.filter(pl.col("kept")).select("cluster")  # none is where all went, as with swapped labels
+    members = mine.filter(~pl.col("kept")).join(standing, on="cluster", how="semi", maintain_order="left")
     return (
         members.select("cluster", "row_id", "similarity").rename({"row_id": "other_id", "cluster": "row_id"}).collect()
     )
