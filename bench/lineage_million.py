@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -126,14 +127,14 @@ def forget_pages(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(folder: Path, arguments: list[str], row_id: str) -> tuple[float, int]:
-    """Seconds and peak bytes of a command, which must name the row.
+def measure(folder: Path, arguments: list[str], row_id: str) -> tuple[float, float, int]:
+    """Seconds, seconds of CPU and peak bytes of a command, which must name the row.
 
     The peak is VmHWM, read until the end: what wait4 tells holds also this process, out of which the command was made.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-P", "-m", "pedigree", "trace", *arguments]
-    peak, start = 0, time.perf_counter()
+    peak, start, before = 0, time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
@@ -145,7 +146,8 @@ def measure(folder: Path, arguments: list[str], row_id: str) -> tuple[float, int
         said = output.read()
     if process.returncode or row_id not in said:
         sys.exit(f"trace {' '.join(arguments)}: {said[-2000:]}")
-    return seconds, peak
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, peak
 
 
 def measure_all(folder: Path, row: dict[str, str]) -> list[dict[str, Any]]:
@@ -160,10 +162,11 @@ def measure_all(folder: Path, row: dict[str, str]) -> list[dict[str, Any]]:
     found = []
     for way, arguments in ways.items():
         forget_pages(folder)
-        first, most = measure(folder, arguments, row["row_id"])
+        first, _, most = measure(folder, arguments, row["row_id"])
         again = [measure(folder, arguments, row["row_id"]) for _ in range(ROUNDS)]
-        seconds, size = statistics.median(one for one, _ in again), max(most, *(size for _, size in again))
-        found.append({"way": way, "first": first, "seconds": seconds, "bytes": size})
+        seconds, cpu = (statistics.median(one[at] for one in again) for at in (0, 1))
+        size = max(most, *(one[2] for one in again))
+        found.append({"way": way, "first": first, "seconds": seconds, "cpu": cpu, "bytes": size})
     return found
 
 
@@ -186,9 +189,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
         print(f"{arguments.rows:,} rows, {size / 1e9:.1f} GB of tables")
         for line in lines:
-            print(
-                f"{line['way']:24} {line['seconds']:.2f} s, first {line['first']:.2f} s, {line['bytes'] / 1e6:,.0f} MB"
-            )
+            times = f"{line['seconds']:.2f} s, first {line['first']:.2f} s, {line['cpu']:.2f} s of CPU"
+            print(f"{line['way']:24} {times}, {line['bytes'] / 1e6:,.0f} MB")
 
 
 if __name__ == "__main__":
