@@ -119,7 +119,7 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     ASKED: (
         same(ITEMS, "task", "subtask", "item"),
-        made(("dirty",), ITEMS, *QUESTION),
+        made(("dirty", "asked"), ITEMS, *QUESTION),
         made(("dirty",), SCRUB, *SAID),
         made(("rows",), SCRUB, "row_id", subtype="AGGREGATION"),
         chosen(ITEMS, "split"),

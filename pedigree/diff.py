@@ -147,7 +147,8 @@ def build_report(sides: Sides) -> tuple[dict[str, Any], pl.DataFrame]:
     stage, counts, changes = compare_data(sides)
     metrics, locks = [read_metrics(side) for side in sides], [side.lock for side in sides]
     drift = lengths(sides[0]).join(lengths(sides[1]), on="source", how="full", coalesce=True, suffix="_after")
-    causes = {name: roots_before(name, locks[0], locks[1]) for name in locks[1] if name.startswith("eval@")}
+    scored = [name for name in locks[1] if name.startswith("eval@")]
+    causes = {name: roots_before(name, locks[0], locks[1]) for name in scored or locks[1]}
     report = {
         "before": sides[0].name,
         "after": sides[1].name,
@@ -180,10 +181,13 @@ def show_rows(report: dict[str, Any]) -> str:
     sums = ["all", *(f"{sum(line[name] for line in report['rows']):,}" for name in names)]
     heads = [[f"rows after {report['rows_compared_at']}", *names]]
     text = table([*heads, *lines, sums], right=range(1, 6))
-    examples = [[line["change"], line["row_id"], f"{line['file']}, record {line['record']}",
-                 f"was {line['former_id']}, similarity {line['similarity']:.2f}" if line["former_id"] else ""]
-                for line in report["examples"]]  # fmt: skip
-    return text + ("\n" + table(examples, indent="  ") if examples else "")
+    examples: dict[str, list[list[str]]] = {}
+    for line in report["examples"]:
+        what = f"was {line['former_id']}, similarity {line['similarity']:.2f}" if line["former_id"] else ""
+        numbered = f"record {line['record']}" + (" of before" if line["change"] == "removed" else "")
+        examples.setdefault(line["file"], []).append([line["change"], numbered, line["row_id"], what])
+    shown = [f"{file}, up to {EXAMPLES} of each kind\n{table(lines, indent='  ')}" for file, lines in examples.items()]
+    return "\n".join([text, *shown])
 
 
 def show_rates(report: dict[str, Any]) -> str:
@@ -241,15 +245,17 @@ def show_score(line: dict[str, Any]) -> list[str]:
 
 def show_causes(report: dict[str, Any]) -> str:
     """What may have moved scores, each with the models that it stands before."""
+    scored = any(stage.startswith("eval@") for stage in report["causes"])
     before: dict[tuple[str, str, str], list[str]] = {}
     for stage, causes in report["causes"].items():
         for kind, name, told in merge_causes(causes):
             before.setdefault((kind, name, told), []).append(stage.removeprefix("eval@"))
     lines = [[kind, name, told, ", ".join(models)] for (kind, name, told), models in before.items()]
     alone = [stage.removeprefix("eval@") for stage, causes in report["causes"].items() if len(causes) == 1]
-    heads = ["what differs before the scores", "", "", "of models"]
+    heads = ["what differs before the scores", "", "", "of models"] if scored else ["what differs", "", "", "before"]
     said = f"\nthe only difference before {', '.join(alone)}: evidence, though no proof" if alone else ""
-    return table([heads, *lines]) + said if lines else "nothing before the scores differs"
+    none = f"nothing before {'the scores' if scored else ', '.join(report['causes'])} differs"
+    return table([heads, *lines]) + said if lines else none
 
 
 def merge_causes(causes: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:

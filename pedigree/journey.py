@@ -1,8 +1,9 @@
 """The way of rows through the graph, read back out of tables and ledgers: from a line of a raw file to optimiser steps.
 
 A journey is a table of events, one for each stage that a row reached: read, kept, changed, dropped (with the reason of
-the ledger and the row or item that it speaks of), train or heldout, left out, trained (how often, first and last step);
-unknown where the tables of a stage are not here, or are of another run.
+the ledger and the row or item that it speaks of; of a duplicate also the models that carry the row in its place), train
+or heldout, left out, trained (how often, first and last step); unknown where the tables of a stage are not here, or are
+of another run.
 Every function works on whole columns, so that a million rows are followed as easily as one.
 """
 
@@ -14,19 +15,19 @@ from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 
 ORIGIN = ["row_id", "source", "file", "record", "branch", "licence", "subject", "kind"]
-EVENT_SCHEMA = pl.Schema(
-    {
-        "row_id": pl.String,
-        "stage": pl.String,
-        "event": pl.String,  # read, kept, changed, dropped, unknown, train, heldout, left_out, trained, calibrated
-        "reason": pl.String,
-        "other_id": pl.String,
-        "detail": pl.String,
-        "times": pl.Int64,
-        "first_step": pl.Int64,
-        "last_step": pl.Int64,
-    }
-)
+EVENTS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "row_id": pl.String,
+    "stage": pl.String,
+    "event": pl.String,  # read, kept, changed, dropped, unknown, train, heldout, left_out, trained, calibrated
+    "reason": pl.String,
+    "other_id": pl.String,
+    "detail": pl.String,
+    "times": pl.Int64,
+    "first_step": pl.Int64,
+    "last_step": pl.Int64,
+    "other_models": pl.List(pl.String),  # where dedup dropped the row: the models that carry the row other_id
+}
+EVENT_SCHEMA = pl.Schema(EVENTS)
 JUDGED = ("dedup", "scrub", "decontaminate")  # stages whose ledger has a line for each row that they drop or change
 KINDS = ("sft", "preference", "unpaired")
 TRAINED = {"sft": "trained", "align": "trained", "quantized": "calibrated"}
@@ -73,6 +74,22 @@ def find_excluded(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
 
 def follow(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """The events, EVENT_SCHEMA, of the rows `ids`, row by row in that order and stage by stage in the graph's."""
+    events = follow_alone(snapshot, ids)
+    is_duplicate = (pl.col("stage") == "dedup") & (pl.col("event") == "dropped") & pl.col("other_id").is_not_null()
+    others = events.filter(is_duplicate)["other_id"].unique()
+    if not len(others):
+        return events
+    theirs = carriers(snapshot, follow_alone(snapshot, others)).rename({"row_id": "other_id", "models": "theirs"})
+    known = pl.coalesce("theirs", pl.lit([], pl.List(pl.String)))
+    return (
+        events.join(theirs, on="other_id", how="left", maintain_order="left")
+        .with_columns(other_models=pl.when(is_duplicate).then(known))
+        .select(EVENT_SCHEMA.names())
+    )
+
+
+def follow_alone(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
+    """The same with `other_models` left empty."""
     excluded = _of(snapshot, "data/pool/ledger.parquet", ids)
     everything = alive = ids.unique(maintain_order=True)
     events = []
@@ -81,7 +98,8 @@ def follow(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
         alive = alive.filter(~alive.is_in(excluded["row_id"].implode()))
     events.append(_events(alive, "pool", event=pl.lit("read")))
     for stage in JUDGED:
-        ledger, rows = (_of(snapshot, f"data/{stage}/{name}.parquet", alive) for name in ("ledger", "rows"))
+        ledger = _of(snapshot, f"data/{stage}/ledger.parquet", alive)
+        rows = _of(snapshot, f"data/{stage}/rows.parquet", alive, "row_id")  # texts are most of a table
         if ledger is None or rows is None:
             away = pl.lit("its tables are not here")
             events.append(_events(alive, stage, event=pl.lit("unknown"), reason=away))
@@ -111,10 +129,10 @@ def _events(ids: pl.Series, stage: str, **columns: pl.Expr) -> pl.DataFrame:
     return pl.DataFrame({"row_id": ids}).with_columns(pl.lit(stage).alias("stage"), **columns)
 
 
-def _of(snapshot: Snapshot, name: str, ids: pl.Series) -> pl.DataFrame | None:
+def _of(snapshot: Snapshot, name: str, ids: pl.Series, columns: str = "*") -> pl.DataFrame | None:
     """The lines of a table that speak of some rows."""
     table = snapshot.scan(name)
-    return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).collect()
+    return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).select(columns).collect()
 
 
 def _sampled(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
@@ -163,12 +181,13 @@ def parents_of(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def carriers(snapshot: Snapshot, events: pl.DataFrame) -> pl.DataFrame:
-    """row_id, models: the models of which a row trained some part, or calibrated it."""
-    links = [(model, part) for model, chain in parents_of(snapshot).items() for part in chain]
-    chains = pl.DataFrame(links, {"model": pl.String, "stage": pl.String}, orient="row")
+    """row_id, models: the models of which a row trained some part, or calibrated it, in the order of the graph."""
+    parts = [(model, part) for model, chain in parents_of(snapshot).items() for part in chain]
+    links = [(at, model, part) for at, (model, part) in enumerate(parts)]
+    chains = pl.DataFrame(links, {"at": pl.Int64, "model": pl.String, "stage": pl.String}, orient="row")
     seen = events.filter(pl.col("event").is_in(TRAINED.values())).select("row_id", "stage")
-    return seen.join(chains, on="stage").group_by("row_id", maintain_order=True).agg(
-        models=pl.col("model").unique(maintain_order=True)
+    return seen.join(chains, on="stage", maintain_order="left_right").group_by("row_id", maintain_order=True).agg(
+        models=pl.col("model").sort_by("at").unique(maintain_order=True)
     )  # fmt: skip
 
 
@@ -187,7 +206,9 @@ def stood_for(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     clusters = snapshot.scan("data/clusters/clusters.parquet")
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64})
-    members = clusters.filter(~pl.col("kept") & pl.col("cluster").is_in(ids.implode()))
+    mine = clusters.filter(pl.col("cluster").is_in(ids.implode()))
+    standing = mine.filter(pl.col("kept")).select("cluster")  # none is where all went, as with swapped labels
+    members = mine.filter(~pl.col("kept")).join(standing, on="cluster", how="semi", maintain_order="left")
     return (
         members.select("cluster", "row_id", "similarity").rename({"row_id": "other_id", "cluster": "row_id"}).collect()
     )

@@ -8,6 +8,7 @@ git revision's dvc.lock recorded. No text of a row is printed: what stands here 
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,18 +22,16 @@ from pedigree.journey import (
     find_origins,
     follow,
     of_subject,
-    parents_of,
     rows_of_model,
     stood_for,
 )
-from pedigree.layout import table
+from pedigree.journey_text import show_journey, sum_up
 from pedigree.lockfile import find_stale
 from pedigree.snapshot import Snapshot
 from stages.common.errors import InputError
 from stages.common.files import write_table, write_text
 
 SHOWN = 20  # journeys on the terminal; more are summed up
-NAMED = 3  # duplicates named in a line
 ID_DIGITS = 16
 NGRAM = 3  # words, of --near
 
@@ -77,7 +76,9 @@ def by_id(snapshot: Snapshot, ids: list[str]) -> pl.DataFrame:
     wrong = [name for name in ids if not name or set(name) - set("0123456789abcdef") or len(name) > ID_DIGITS]
     if wrong:
         raise InputError(f"{wrong[0]}: is no row_id; expected up to {ID_DIGITS} hexadecimal digits")
-    rows = find_origins(snapshot, pl.any_horizontal(pl.col("row_id").str.starts_with(name) for name in ids))
+    whole, beginnings = ([name for name in ids if (len(name) == ID_DIGITS) == is_whole] for is_whole in (True, False))
+    begins = [pl.col("row_id").str.starts_with(name) for name in beginnings]
+    rows = find_origins(snapshot, pl.any_horizontal(pl.col("row_id").is_in(whole), *begins))
     for name in ids:
         count = rows["row_id"].str.starts_with(name).sum()
         if count > 1 and len(name) < ID_DIGITS:
@@ -142,7 +143,7 @@ def by_text(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
 
 def find_texts(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     """row_id, held: rows that hold the text (normalised), or at least the share `near` of its n-grams of words."""
-    from stages.common.rows import normalise, text_of_row
+    from stages.common.rows import CONVERSATIONS, normalise, text_of_row
     from stages.common.shingles import ngram_sets, normalise_texts, tokenise
 
     groups = (
@@ -151,96 +152,52 @@ def find_texts(snapshot: Snapshot, text: str, near: float) -> pl.DataFrame:
     tables = next(filter(None, groups), [])
     if not tables:
         raise InputError(f"{snapshot.name} has no table of rows; run `dvc repro`")
-    texts = pl.concat([table.select("row_id", text=text_of_row()) for table in tables])
-    sought = ngram_sets(tokenise(pl.Series([normalise(text)])), NGRAM).values
-    parts = []
-    for part in texts.collect_batches(chunk_size=5000):
-        if near < 1:
+    rows = pl.concat([table.select("row_id", *CONVERSATIONS) for table in tables])
+    wanted, text_column = normalise(text), text_of_row().alias("text")
+    if near == 1:
+        few = rows.filter(may_hold(wanted)).select("row_id", text_column).collect(engine="streaming")
+        whole = few.filter(normalise_texts(few["text"]).str.contains(wanted, literal=True))
+        parts = [whole.select("row_id", held=pl.lit(1.0))]
+    else:
+        sought = pl.Series(ngram_sets(tokenise(pl.Series([wanted])), NGRAM).values)
+        parts = []
+        for part in rows.select("row_id", text_column).collect_batches(chunk_size=5000):
             held = ngram_sets(tokenise(part["text"]), NGRAM)
-            hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(pl.Series(sought).implode()))
+            hits = pl.Series(held.texts()).filter(pl.Series(held.values).is_in(sought.implode()))
             counts = hits.value_counts(name="count")
             enough = counts.filter(pl.col("count") >= near * len(sought))
             places = enough.sort(pl.nth(0))
             held_shares = (places["count"] / len(sought)).alias("held")
             parts.append(part[places.to_series()].select("row_id").with_columns(held_shares))
-        else:
-            held_whole = normalise_texts(part["text"]).str.contains(normalise(text), literal=True)
-            parts.append(part.filter(held_whole).select("row_id", held=pl.lit(1.0)))
     return pl.concat([pl.DataFrame(schema={"row_id": pl.String, "held": pl.Float64}), *parts])
 
 
-def show_journey(origin: dict[str, Any], events: pl.DataFrame, models: list[str], others: list[tuple[str, float]],
-                 carried: dict[str, list[str]]) -> str:  # fmt: skip
-    """One row's journey as lines."""
-    lines = []
-    if origin["file"] is not None:
-        place = f"{origin['file']}, record {origin['record']}" + (f", {origin['branch']}" if origin["branch"] else "")
-        subject = f", subject {origin['subject']}" if origin["subject"] else ""
-        lines.append(["raw", f"{place} (source {origin['source']}, {origin['licence']}, {origin['kind']}{subject})"])
-    for event in events.iter_rows(named=True):
-        if event["event"] == "read":
-            continue
-        told = tell(event)
-        if event["stage"] == "dedup" and event["event"] == "kept" and others:
-            named = ", ".join(f"{name} ({share:.2f})" for name, share in others[:NAMED])
-            told += f"; stands for {len(others)} more: {named}" + (", ..." if len(others) > NAMED else "")
-        if event["event"] == "dropped" and event["other_id"] in carried:
-            by = ", ".join(carried[event["other_id"]])
-            told += f"; that row trained {by}"
-        lines.append([event["stage"], told])
-    lines.append(["carried by", ", ".join(models) or "no model"])
-    return f"row {origin['row_id']}\n" + table(lines, indent="  ")
+def may_hold(wanted: str) -> pl.Expr:
+    """Whether a row can hold a normalised text: one in ASCII does only where it has the longest word of it, in small or
+    capital letters. To normalise them is left to the rows that pass: of a million it takes ten times as long."""
+    from stages.common.rows import CONVERSATIONS
+
+    word = max(re.findall("[a-z0-9]+", wanted), key=len, default="")
+    texts = [pl.element().struct.field(name) for name in ("content", "tool_calls")]
+    found = pl.any_horizontal(
+        text.str.contains(f"(?i-u){word}") | (text.str.len_bytes() != text.str.len_chars()) for text in texts
+    )
+    return pl.any_horizontal(pl.col(name).list.eval(found).list.any().fill_null(False) for name in CONVERSATIONS)
 
 
-def tell(event: dict[str, Any]) -> str:
-    """An event in words."""
-    what, times = event["event"], event["times"]
-    if what == "unknown":
-        return f"not known: {event['reason']}"
-    if what in ("changed", "dropped", "left_out"):
-        about = f" of {event['other_id']}" if event["other_id"] else ""
-        detail = f" ({event['detail']})" if event["detail"] else ""
-        return f"{what.replace('_', ' ')}: {event['reason']}{about}{detail}"
-    if what in ("train", "heldout"):
-        return f"{'held out' if what == 'heldout' else what}, {count_times(times)}, {event['detail'].replace('=', ' ')}"
-    if what in ("trained", "calibrated"):
-        steps = f"step {event['first_step']}" + (f" to {event['last_step']}" if times > 1 else "")
-        return f"{what} {count_times(times)}, {steps}"
-    return str(what)
-
-
-def count_times(times: int) -> str:
-    return "once" if times == 1 else f"{times} times"
-
-
-def sum_up(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> str:
-    """What became of many rows, by source: how many each stage let go, how many trained, and the models."""
-    whole = events.join(origins.select("row_id", "source"), on="row_id", how="left")
-    ends = whole.filter(pl.col("event").is_in(["dropped", "left_out", "heldout"]))
-    gone = ends.group_by("source", what=pl.format("{} {}", "stage", pl.coalesce("reason", "event"))).len()
-    trained = whole.filter(pl.col("event").is_in(["trained", "calibrated"])).group_by("source", what="stage").agg(
-        len=pl.col("row_id").n_unique()
-    )  # fmt: skip
-    columns = [*gone["what"].unique().sort(), "sft", "align", "quantized"]
-    cells = {(source, what): count for source, what, count in pl.concat([gone, trained]).iter_rows()}
-    totals = origins.group_by("source", maintain_order=True).len()
-    heads = [["source", "rows", *(name.replace("_", " ") for name in columns)]]
-    lines = [[source or "?", f"{count:,}", *(f"{cells.get((source, name), 0):,}" for name in columns)]
-             for source, count in totals.iter_rows()]  # fmt: skip
-    sums = [["all", f"{origins.height:,}", *(f"{sum(cells.get((source, name), 0) for source in totals['source']):,}"
-                                             for name in columns)]]  # fmt: skip
-    text = table([*heads, *lines, *sums], right=range(1, len(columns) + 2))
-    return f"{text}\n{carried.height:,} of {origins.height:,} rows are in a model"
-
-
-def journeys(origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    """Each row as one object: its origin, its events without what is empty, the models that carry it."""
+def journeys(
+    snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Each row as one object: its origin, its events without what is empty, the models that carry it, and the rows that
+    dedup dropped in its favour."""
+    twins = stood_for(snapshot, origins["row_id"]).partition_by("row_id", as_dict=True, include_key=False)
     by_row = events.partition_by("row_id", as_dict=True, include_key=False)
     models = dict(carried.iter_rows())
     for origin in origins.iter_rows(named=True):
         happened = by_row.get((origin["row_id"],), events.clear()).iter_rows(named=True)
         told = [{key: value for key, value in event.items() if value is not None} for event in happened]
-        yield origin | {"events": told, "models": models.get(origin["row_id"], [])}
+        stands_for = twins[(origin["row_id"],)].rows(named=True) if (origin["row_id"],) in twins else []
+        yield origin | {"events": told, "models": models.get(origin["row_id"], []), "stands_for": stands_for}
 
 
 def trace(arguments: argparse.Namespace) -> None:
@@ -251,9 +208,9 @@ def trace(arguments: argparse.Namespace) -> None:
     events = follow(snapshot, origins["row_id"])
     carried = carriers(snapshot, events)
     if arguments.output:
-        write_journeys(Path(arguments.output), origins, events, carried)
+        write_journeys(Path(arguments.output), snapshot, origins, events, carried)
     elif arguments.json:
-        for journey in journeys(origins, events, carried):
+        for journey in journeys(snapshot, origins, events, carried):
             print(json.dumps(journey, ensure_ascii=False))
         check_whole(snapshot)
         return
@@ -276,25 +233,21 @@ def check_whole(snapshot: Snapshot) -> None:
 
 
 def show_all(snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> Iterator[str]:
-    others = stood_for(snapshot, origins["row_id"])
-    survivors = events.filter(event="dropped", stage="dedup")["other_id"].drop_nulls().unique()
-    theirs = dict(carriers(snapshot, follow(snapshot, survivors)).iter_rows()) if len(survivors) else {}
-    models = dict(carried.iter_rows())
-    order = {model: at for at, model in enumerate(parents_of(snapshot))}
+    others, models = stood_for(snapshot, origins["row_id"]), dict(carried.iter_rows())
     for origin in origins.iter_rows(named=True):
         name = origin["row_id"]
         stands = others.filter(row_id=name).select("other_id", "similarity").rows()
-        yield show_journey(
-            origin, events.filter(row_id=name), sorted(models.get(name, []), key=order.__getitem__), stands, theirs
-        )
+        yield show_journey(origin, events.filter(row_id=name), models.get(name, []), stands)
 
 
-def write_journeys(path: Path, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame) -> None:
+def write_journeys(
+    path: Path, snapshot: Snapshot, origins: pl.DataFrame, events: pl.DataFrame, carried: pl.DataFrame
+) -> None:
     """.parquet: a line an event, with the origin and the models of its row beside it; .jsonl: a line a row."""
     if path.suffix == ".parquet":
         write_table(path, origins.join(events, on="row_id", how="left").join(carried, on="row_id", how="left"))
     elif path.suffix == ".jsonl":
-        lines = (json.dumps(journey, ensure_ascii=False) for journey in journeys(origins, events, carried))
+        lines = (json.dumps(journey, ensure_ascii=False) for journey in journeys(snapshot, origins, events, carried))
         write_text(path, "\n".join(lines) + "\n")
     else:
         raise InputError(f"{path}: expected a name that ends in .parquet or .jsonl")

@@ -69,11 +69,16 @@ def check_files(lock: Lock, found: Agreement) -> None:
         for name, stage in lock.items():
             for entry in stage.get(kind, ()):
                 entries.setdefault((entry["path"], entry["md5"]), (name, kind, entry))
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=False).stdout
+    in_git = set(listed.split("\0"))
     for (path, _), (stage_name, kind, entry) in sorted(entries.items()):
         if path in ("data/pool", "data/dedup") and not Path(path).exists():
             found.facts.append((path, "not here: raw data stays on the machine that made it"))
             continue
-        made = f"`dvc checkout {path}` brings it back" if kind == "outs" else f"`dvc repro {stage_name}` takes it up"
+        keeper = "git" if path in in_git else "dvc"  # metrics and the card are in no cache of DVC's
+        made = (
+            f"`{keeper} checkout {path}` brings it back" if kind == "outs" else f"`dvc repro {stage_name}` takes it up"
+        )
         found.faults += [f"{fault}; {made}" for fault in compare_path(entry)]
     found.facts.append(("files", f"{len({path for path, _ in entries})} files and folders hashed anew"))
 

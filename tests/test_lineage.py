@@ -1,7 +1,6 @@
 """trace, diff and verify on a finished run: what they say is recomputed here from raw files and tables."""
 
 import csv
-import gzip
 import json
 import random
 import shutil
@@ -11,13 +10,16 @@ from typing import Any
 
 import polars as pl
 import pytest
+from conftest import make_row, make_rows
 from ruamel.yaml import YAML
 from tiny import DVC, call, complain, tell
 
+from bench.recount import Run, compare, make_ids
 from pedigree.certificate import largest_difference
 from pedigree.cli import main
 from pedigree.journey import follow
 from pedigree.snapshot import Snapshot
+from pedigree.trace import may_hold
 
 
 @pytest.fixture
@@ -41,78 +43,24 @@ def trace_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict
     return [json.loads(line) for line in tell(capsys, "trace", *arguments, "--json").splitlines()]
 
 
-def read_raw(path: str) -> list[Any]:
-    """The records of a raw file, read without any code of the pipeline; None for a line that is no record."""
-    file = Path(path)
-    if file.suffix == ".json":
-        return json.loads(file.read_text())
-    if file.suffix in (".csv", ".tsv"):
-        with file.open(newline="") as lines:
-            return list(csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ","))
-    if file.suffix == ".parquet":
-        return pl.read_parquet(file).rows(named=True)
-    records = []
-    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
-    for line in text.split("\n"):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            records.append(None)
-    return records
-
-
-def texts_within(value: Any) -> str:
-    """All texts of a raw record, whatever its format, without white space."""
-    if isinstance(value, dict):
-        return "".join(texts_within(item) for item in value.values())
-    if isinstance(value, list):
-        return "".join(texts_within(item) for item in value)
-    return "".join(str(value).split()) if isinstance(value, str) else ""
-
-
 def test_two_hundred_random_rows_are_where_trace_says(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The raw record holds the row's words; each stage's table and each model's steps hold the row or they do not."""
-    pool = pl.read_parquet("data/pool/rows.parquet")
-    drawn = random.Random(5).sample(pool["row_id"].to_list(), 200)
-    told = {journey["row_id"]: journey for journey in trace_json(capsys, *drawn)}
-    assert list(told) == drawn
-    tables = {stage: set(pl.read_parquet(f"data/{stage}/rows.parquet")["row_id"]) for stage in
-              ("dedup", "scrub", "decontaminate")}  # fmt: skip
-    mixed = pl.concat([pl.read_parquet(f"data/mix/{kind}.parquet").select("row_id", "split", "position")
-                       for kind in ("sft", "preference")])  # fmt: skip
-    consumed = {model: pl.read_parquet(f"models/{model}/consumed.parquet") for model in ("sft", "align", "quantized")}
-    raw: dict[str, list[Any]] = {}
-    for row in pool.filter(pl.col("row_id").is_in(drawn)).rows(named=True):
-        journey = told[row["row_id"]]
-        records = raw.setdefault(journey["file"], read_raw(journey["file"]))
-        if row["branch"] is None:  # a path of an OASST tree has its messages in several records
-            first = next(message["content"] for message in row["messages"] if message["role"] == "user")
-            assert "".join(first.split()) in texts_within(records[journey["record"]]), journey
-        events = {event["stage"]: event for event in journey["events"]}
-        alive = True
-        for stage, ids in tables.items():
-            assert (events.get(stage, {}).get("event") in ("kept", "changed")) == (alive and row["row_id"] in ids)
-            alive = row["row_id"] in ids
-        taken = mixed.filter(row_id=row["row_id"])
-        assert (events.get("mix", {}).get("event") in ("train", "heldout")) == (taken.height > 0)
-        if taken.height:
-            assert events["mix"]["event"] == taken["split"][0]
-        parts = set()
-        for model, table in consumed.items():
-            steps = table.filter(row_id=row["row_id"])["step"]
-            assert (model in events) == (len(steps) > 0)
-            if len(steps):
-                parts.add(model)
-                assert (events[model]["times"], events[model]["first_step"]) == (len(steps), steps.min())
-        chains = {"sft": {"sft"}, "align": {"sft", "align"}, "quantized": {"sft", "align", "quantized"}}
-        assert set(journey["models"]) == {model for model, chain in chains.items() if chain & parts}
+    """Ids made from the raw files, journeys walked through tables and ledgers, all without the pipeline's code."""
+    sources = YAML(typ="safe").load(Path("params.yaml").read_text())["sources"]
+    raw = {row: place for source in sources for row, place in make_ids(source, Path()).items()}
+    assert set(raw) == set(pl.read_parquet("data/pool/rows.parquet")["row_id"])
+    run = Run(Path())
+    dropped = [row for stage in ("dedup", "decontaminate") for row in run.ledgers[stage]]
+    drawn = list(dict.fromkeys([*random.Random(5).sample(sorted(raw), 200), *dropped]))
+    told = trace_json(capsys, *drawn)
+    assert [journey["row_id"] for journey in told] == drawn
+    assert [fault for journey in told for fault in compare(journey, journey["row_id"], raw, run)] == []
 
 
 def test_a_dropped_duplicate_names_the_row_that_stands_for_it(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = pl.read_parquet("data/dedup/ledger.parquet").filter(reason="near_duplicate")
     dropped, survivor = ledger.select("row_id", "other_id").row(0)
     text = tell(capsys, "trace", dropped)
-    assert f"dropped: near_duplicate of {survivor}" in text
+    assert f"dropped: near duplicate of {survivor}" in text
     assert "carried by  no model" in text
     assert f"stands for 1 more: {dropped}" in tell(capsys, "trace", survivor)
 
@@ -134,6 +82,43 @@ def test_rows_by_record_text_subject_and_model(inside: Path, capsys: pytest.Capt
     trained = [set(pl.read_parquet(f"models/{model}/consumed.parquet")["row_id"]) for model in ("sft", "align")]
     assert everything == trained[0] | trained[1]
     assert "rows are in a model" in tell(capsys, "trace", "--model", "sft")
+
+
+def test_what_a_duplicate_trained_through_its_twin_is_told(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the terminal, in its object, in the table of events, and in the sum of many."""
+    trained = set(pl.read_parquet("models/sft/consumed.parquet")["row_id"])
+    ledger = pl.read_parquet("data/dedup/ledger.parquet")
+    row, twin = ledger.filter(pl.col("other_id").is_in(list(trained))).select("row_id", "other_id").row(0)
+    assert "that row trained sft, align, quantized" in tell(capsys, "trace", row)
+    (journey,) = trace_json(capsys, row)
+    assert journey["models"] == []
+    assert journey["events"][-1]["other_models"] == ["sft", "align", "quantized"]
+    (journey,) = trace_json(capsys, twin)
+    assert row in [other["other_id"] for other in journey["stands_for"]]
+    source = pl.read_parquet("data/pool/rows.parquet").filter(row_id=row)["source"].item()
+    ids = set(pl.read_parquet("data/pool/rows.parquet").filter(source=source)["row_id"])
+    twins = ledger.filter(pl.col("row_id").is_in(list(ids)), pl.col("other_id").is_in(list(trained))).height
+    path = Path(".pedigree/events.parquet")
+    said = tell(capsys, "trace", "--source", source, "--output", str(path))
+    assert f"{twins:,} are duplicates of rows that trained sft, align, quantized" in said
+    table = pl.read_parquet(path).filter(row_id=row, event="dropped")
+    assert table["other_models"].to_list() == [["sft", "align", "quantized"]]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("The Desk\n opens at NINE", "desk opens at nine"),
+        ("in the \ufb01rst room", "IN THE FIRST ROOM"),  # a ligature: not ASCII, so looked into whole
+        ("it costs 5 + 5 = 10", "+ 5 ="),
+        ("¿por qué?", "por qué?"),
+    ],
+)
+def test_no_row_that_holds_a_text_is_passed_over(held: str, asked: str) -> None:
+    from stages.common.rows import normalise
+
+    rows = make_rows([make_row(1, held, "Yes."), make_row(2, "Nothing of it", "No."), make_row(3, "A pair", "a", held)])
+    assert rows.lazy().filter(may_hold(normalise(asked))).collect()["record"].to_list() == [1, 3]
 
 
 def test_journeys_as_parquet_and_lines(inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,6 +256,7 @@ def test_an_edited_metric_is_named(restored: Path, capsys: pytest.CaptureFixture
     path.write_text(json.dumps(measured, indent=1))
     said = complain(capsys, "verify")
     assert "metrics/eval/sft.json: is not what dvc.lock recorded" in said
+    assert "`git checkout metrics/eval/sft.json` brings it back" in said
     assert "reports: no card can be made of what is here: metrics/eval/sft.json: " in said
 
 
@@ -285,6 +271,14 @@ def test_a_lost_line_of_a_ledger_is_named(restored: Path, capsys: pytest.Capture
     assert "data/decontaminate/ledger.parquet: has changed since dvc.lock" in said
 
 
+def test_a_row_that_mix_lost_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("data/mix/ledger.parquet")
+    ledger = pl.read_parquet(path)
+    path.unlink()
+    ledger[1:].write_parquet(path)
+    assert f"{path}: row {ledger['row_id'][0]} is gone without a line" in complain(capsys, "verify")
+
+
 def test_another_package_is_named(
     restored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,9 +290,16 @@ def test_another_package_is_named(
 
 
 def test_a_card_of_another_run_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = Path("reports/card.md")
-    path.write_text(path.read_text().replace("clinic", "bank", 1))
-    assert "reports/card.md: does not say what metrics and parameters say (first in line" in complain(capsys, "verify")
+    """Of a run with other parameters, rendered with all that card reads but the lock."""
+    params = Path("params.yaml")
+    text = params.read_text()
+    params.write_text(text.replace("  seed: 1", "  seed: 2").replace("lr: 1.0e-2", "lr: 1.0e-3"))
+    call(restored, "sh", "stages/run", "card")
+    params.write_text(text)
+    said = complain(capsys, "verify")
+    for name in ("card.md", "card.html"):
+        assert f"reports/{name}: does not say what metrics and parameters say (first in line" in said
+        assert f"reports/{name}: is not what dvc.lock recorded" in said
 
 
 def test_a_rerun_is_certified(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:
