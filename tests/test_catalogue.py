@@ -195,6 +195,7 @@ def test_columns_come_from_where_the_events_say(events: dict[str, dict[str, Any]
                 continue
             table = pl.read_parquet(dataset["name"])
             constant = {"stage", "action", "other_id"} if "/ledger" in dataset["name"] else set()
+            constant |= {"action"} if dataset["name"].endswith("items.parquet") else set()  # as params.yaml has it
             own = {"correct", "loglikelihoods", "choice", "target"} if "eval/" in dataset["name"] else set()
             listed = {"licence", "source", "file", "record", "kind", "branch"} if "/pool/" in dataset["name"] else set()
             free = {"tools", "label"} if "/pool/" in dataset["name"] else set()
@@ -219,7 +220,8 @@ def test_columns_come_from_where_the_events_say(events: dict[str, dict[str, Any]
                 assert origin["transformations"][0]["type"] == "INDIRECT"
     assert compared > 10_000
     assert {name for name in without if name.endswith(".parquet")} == {
-        "data/pool/ledger.parquet", "data/pool/probes.parquet", "data/pool/refused.parquet", "data/scrub/items.parquet",
+        "data/pool/ledger.parquet", "data/pool/probes.parquet", "data/pool/refused.parquet",
+        "data/pool/subjects.parquet", "data/scrub/items.parquet",
         *(f"data/eval/{model}/answers.parquet" for model in ("base", "sft", "align", "quantized")),
     }  # fmt: skip
 
