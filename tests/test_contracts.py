@@ -200,6 +200,7 @@ BREAKING: list[tuple[Contract, str, Change] | Case] = [
     (SFT_CONSUMED, "steps without a gap", at(2, step=3)),
     (SFT_CONSUMED, "training rows", at(0, row_id=EXTRA["row_id"][0])),
     (SFT_CONSUMED, "once an epoch", at(2, epoch=0)),
+    (SFT_CONSUMED, "once a step", at(2, step=1), {"steps": None}),
     (EVALUATED, "unique items", twice),
     (EVALUATED, "clean or dirty", at(0, dirty=None)),
     (EVALUATED, "a choice that was scored", at(0, choice=2)),
@@ -243,6 +244,12 @@ def test_a_broken_table_breaks_one_invariant(case: Case) -> None:
     assert invariant.remedy in told
     assert "`dvc " in told or "chatml" in told  # what to do
     assert not any(text in told for text in ("Ann Smith", "look", "do you open", "far from"))
+
+
+def test_rows_drawn_by_chance_may_come_twice_an_epoch() -> None:
+    table, given = VALID[SFT_CONSUMED]
+    drawn = at(2, epoch=0)(table)
+    assert SFT_CONSUMED.check(drawn, **given | {"steps": None}) is drawn
 
 
 def test_every_invariant_is_broken_above() -> None:

@@ -386,11 +386,16 @@ def find_untaught(table: pl.LazyFrame, mixture: pl.LazyFrame) -> pl.LazyFrame:
     return table.join(mixture.filter(split="train").select("row_id"), on="row_id", how="anti")
 
 
-def find_repeated(table: pl.LazyFrame, mixture: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows that an epoch saw more often than they stand in the mixture."""
+def find_repeated(table: pl.LazyFrame, mixture: pl.LazyFrame, column: str = "step") -> pl.LazyFrame:
+    """Rows that a step, or an epoch, saw more often than they stand in the mixture."""
     stands = mixture.filter(split="train").group_by("row_id").agg(stands=pl.len())
-    seen = table.group_by("row_id", "epoch").agg(seen=pl.len()).join(stands, on="row_id")
+    seen = table.group_by("row_id", column).agg(seen=pl.len()).join(stands, on="row_id")
     return seen.filter(pl.col("seen") > pl.col("stands"))
+
+
+def find_repeated_by_plan(table: pl.LazyFrame, mixture: pl.LazyFrame, steps: int | None) -> pl.LazyFrame:
+    """Rows that an epoch saw too often; nothing where steps is None: rows drawn by chance may come again."""
+    return find_repeated(table, mixture, "epoch") if steps is not None else table.filter(False)
 
 
 def consumed_by(model: str, kind: str) -> Contract:
@@ -413,8 +418,11 @@ def consumed_by(model: str, kind: str) -> Contract:
             Invariant(
                 "once an epoch",
                 "an epoch saw a row more often than it stands in the mixture",
-                find_repeated,
-                ("mixture",),
+                find_repeated_by_plan,
+                ("mixture", "steps"),
+            ),
+            Invariant(
+                "once a step", "a step saw a row more often than it stands in the mixture", find_repeated, ("mixture",)
             ),
         ),
         {"mixture": (f"data/mix/{kind}.parquet",)},
