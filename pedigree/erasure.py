@@ -27,6 +27,9 @@ SHOWN = 20
 OBJECT = re.compile(r"path: (?!metrics/|reports/)\S+\s+hash: md5\s+md5: ([0-9a-f]{32}(?:\.dir)?)\b")
 
 
+MODEL = re.compile(r"path: models/\S+\s+hash: md5\s+md5: ([0-9a-f]{32}\.dir)")
+
+
 def run_dvc(*arguments: str) -> str:
     """What a command of DVC prints. Raises InputError where it fails."""
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
@@ -47,6 +50,11 @@ def cache_folder() -> Path:
     return Path(Repo(".").cache.local.path)
 
 
+def runs_folder() -> Path:
+    """DVC's run cache: of each run of a stage here, what it read and made, by digest."""
+    return cache_folder().parent.parent / "runs"
+
+
 def used_objects() -> set[str]:
     """Digests of what the workspace uses of the cache."""
     from dvc.repo import Repo
@@ -59,28 +67,42 @@ def list_objects() -> dict[str, Path]:
     return {path.parent.name + path.name: path for path in sorted(cache_folder().glob("??/*"))}
 
 
+def find_heirs(rows: dict[str, int]) -> dict[str, int]:
+    """Digest of a model's folder → rows that it holds: those that are given, and all that runs of this clone made of
+    them, an adapter on top or the same weights in fewer bits."""
+    texts = [path.read_text().partition("\nouts:") for path in runs_folder().glob("??/*/*")]
+    runs = [(MODEL.findall(before), MODEL.findall(after)) for before, _, after in texts]
+    held, grows = dict(rows), True
+    while grows:
+        grows = False
+        for parents, made in runs:
+            inherited = max((held.get(parent, 0) for parent in parents), default=0)
+            for model in made:
+                if inherited > held.get(model, 0):
+                    held[model], grows = inherited, True
+    return held
+
+
 def find_copies(values: pl.Series) -> list[dict[str, Any]]:
     """Objects of the cache that hold a row: digest, bytes, rows, and whether dvc.lock still names it. Of a table that
-    training wrote also the model beside it."""
+    training wrote also the model beside it, and what was made of that."""
     used, objects = used_objects(), list_objects()
     now = digest_file(LEDGER)  # names the rows as excluded, and nothing of them
     found: dict[str, dict[str, Any]] = {}
-    folders = []
+    folders = {}
     for digest, path in objects.items():
         if path.suffix == ".dir":
-            folders.append({entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())})
+            folders[digest] = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_text())}
             continue
         with path.open("rb") as file:
             is_table = file.read(4) == b"PAR1"
         if is_table and digest != now and (held := values_in(path, values)):
             found[digest] = {"what": "table", "bytes": path.stat().st_size, "rows": len(held), "in_use": digest in used}
-    for files in folders:
-        consumed = found.get(files.get("consumed.parquet", ""))
-        if consumed is None:
-            continue
-        for name, digest in files.items():
+    of_folder = {folder: found.get(files.get("consumed.parquet", "")) for folder, files in folders.items()}
+    for folder, rows in find_heirs({folder: about["rows"] for folder, about in of_folder.items() if about}).items():
+        for name, digest in folders.get(folder, {}).items():
             if name.endswith(".safetensors") and digest in objects:
-                about = {"what": "model", "bytes": objects[digest].stat().st_size, "rows": consumed["rows"]}
+                about = {"what": "model", "bytes": objects[digest].stat().st_size, "rows": rows}
                 found[digest] = about | {"in_use": digest in used}
     return [{"md5": digest} | about for digest, about in found.items()]
 
@@ -93,8 +115,7 @@ def count_commits(paths: Iterable[str]) -> dict[str, int]:
 
 def list_beside() -> Iterator[tuple[Path, int]]:
     """Folders that may hold rows or models of earlier runs, and their bytes."""
-    runs = cache_folder().parent.parent / "runs"
-    here = Path.cwd()
+    runs, here = runs_folder(), Path.cwd()
     for path in [*map(Path, BESIDE), runs.relative_to(here) if runs.is_relative_to(here) else runs]:
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if size:

@@ -284,6 +284,14 @@ def check_reports(rows: dict[str, set[str]], former: pl.DataFrame, capsys: pytes
     assert {copy["what"] for copy in report["cache"]} == {"table", "model"}
     before = call(Path(), "git", "show", f"{report['before']['commit']}:dvc.lock")
     assert hashlib.sha256(before.encode()).hexdigest() == report["before"]["dvc_lock"]
+    # The adapter that the rows trained, the one on top of it, and the weights that have both merged in.
+    former_models = set(re.findall(r"path: models/(?:sft|align|quantized)\n\s+hash: md5\n\s+md5: (\w+\.dir)", before))
+    assert len(former_models) == 3
+    for folder in former_models:
+        files = json.loads((Path(".dvc/cache/files/md5") / folder[:2] / folder[2:]).read_text())
+        weights = {file["md5"] for file in files if file["relpath"].endswith(".safetensors")}
+        assert weights
+        assert weights <= {copy["md5"] for copy in report["cache"] if copy["what"] == "model" and not copy["in_use"]}
     assert hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest() == report["after"]["dvc_lock"]
     assert report["after"]["commit"] is None  # not committed yet
     for model, parts in (("sft", {"text"}), ("align", {"chosen", "rejected"})):
