@@ -8,7 +8,7 @@ tests/test_catalogue.py compares this with the tables of a run: every column is 
 A stage reads from a folder the tables that are named here for the tables that it writes, and no other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pedigree.journey import KINDS
@@ -97,6 +97,7 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     ),
     SCRUB: (
         same(DEDUP, *UNTOUCHED),
+        chosen(DEDUP, "chosen", "rejected", "kind"),  # a pair that differed in personal data alone goes
         *(Origin((name,), DEDUP, (name,), "TRANSFORMATION", masking=True) for name in SAID),
     ),
     "data/scrub/ledger.parquet": (same(DEDUP, "row_id"), made(("reason", "detail"), DEDUP, *SAID)),
@@ -166,6 +167,16 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
 def read_from(outputs: list[str]) -> set[str]:
     """The tables that a stage reads which writes `outputs`."""
     return {origin.table for name in outputs for origin in ORIGINS.get(name, ())}
+
+
+FROM_RAW = {"data/pool/rows.parquet": ROW, "data/pool/subjects.parquet": ("row_id", "subject")}
+"""Tables that pool makes of raw files, and the columns that come from there."""
+
+
+def of_table(name: str, origins: Iterable[Origin]) -> list[Origin]:
+    """Of the origins of a raw file those of a table in FROM_RAW; of that of subjects none where no subject is named."""
+    kept = [origin for origin in origins if set(origin.columns) <= set(FROM_RAW[name])]
+    return kept if name.endswith("rows.parquet") or any("subject" in origin.columns for origin in kept) else []
 
 
 def raw_origins(source: dict[str, Any], file: str) -> list[Origin]:

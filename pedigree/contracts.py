@@ -150,8 +150,9 @@ def write_list() -> str:
     for first, *others in groups.values():
         parts.append("## " + ", ".join(f"`{contract.path}`" for contract in (first, *others)) + "\n")
         parts.append("; ".join(dict.fromkeys(goes_to(contract) for contract in (first, *others))) + "\n")
-        own = tuple(each for each in first.invariants if each not in ROW_INVARIANTS)
-        more = "" if len(own) == len(first.invariants) else " Every row as above, and:"
+        is_of_rows = set(ROW_INVARIANTS) <= set(first.invariants)
+        own = tuple(each for each in first.invariants if not is_of_rows or each not in ROW_INVARIANTS)
+        more = " Every row as above, and:" if is_of_rows else ""
         parts.append(f"Columns: {describe_columns(first)}.{more}\n")
         parts.append(list_invariants(own))
     return "\n".join(parts)

@@ -29,9 +29,9 @@ TRAINED = ("sft", "align", "quantize")
 MODELS = ("base", "sft", "align", "quantized")
 METRICS = ("base", "pool", "dedup", "scrub", "decontaminate", "mix", "sft", "align", "quantize")
 RATES = {  # per row that comes in: metrics file, keys
-    "pool": ("refused",),
+    "pool": ("refused", "no_consent", "excluded"),
     "dedup": ("exact_duplicates", "near_duplicates", "swapped_labels"),
-    "scrub": ("changed", "failed", "entities"),
+    "scrub": ("changed", "failed", "equal_replies", "entities"),
     "decontaminate": ("contaminated", "filtered"),
 }
 Sides = tuple[Snapshot, Snapshot]

@@ -29,7 +29,7 @@ from openlineage.client.facet_v2 import (
 )
 from openlineage.client.serde import Serde
 
-from pedigree.columns import ORIGINS, Origin
+from pedigree.columns import FROM_RAW, ORIGINS, Origin, of_table
 from pedigree.runs import Dataset, StageRun
 
 PRODUCER = f"urn:pedigree:{version('pedigree')}"
@@ -154,9 +154,9 @@ def output_facets(dataset: Dataset, run: StageRun) -> dict[str, DatasetFacet]:
         )
     }
     origins = [(dataset.namespace, origin) for origin in ORIGINS.get(dataset.name, ())]
-    if dataset.name == "data/pool/rows.parquet":
+    if dataset.name in FROM_RAW:
         origins = [(namespace, origin._replace(table=name)) for (namespace, name), found in run.raw.items()
-                   for origin in found]  # fmt: skip
+                   for origin in of_table(dataset.name, found)]  # fmt: skip
     if lineage := column_lineage(origins):
         facets["columnLineage"] = lineage
     return facets

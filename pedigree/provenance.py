@@ -10,7 +10,7 @@ from typing import Any
 
 from prov.model import PROV, ProvDocument
 
-from pedigree.columns import ORIGINS
+from pedigree.columns import FROM_RAW, ORIGINS, of_table
 from pedigree.runs import Dataset, StageRun
 
 VOCABULARY = "urn:pedigree:vocabulary:"
@@ -62,8 +62,8 @@ def derived_from(dataset: Dataset, run: StageRun) -> list[tuple[str, str]]:
     if dataset.name in ORIGINS:
         tables = {origin.table for origin in ORIGINS[dataset.name]}
         return [source.key for source in run.inputs if source.name in tables]
-    if dataset.name == "data/pool/rows.parquet":
-        return list(run.raw)
+    if dataset.name in FROM_RAW:
+        return [key for key, found in run.raw.items() if of_table(dataset.name, found)]
     return [source.key for source in run.inputs] if dataset.kind == "MODEL" else []
 
 

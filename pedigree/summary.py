@@ -24,9 +24,9 @@ MODELS = ("base", "sft", "align", "quantized")
 STAGES = ("base", *DATA_STAGES, "sft", "align", "quantize", *(f"eval_{model}" for model in MODELS), "card")
 # What a data stage took out or changed: key of its metrics, and the words for it. A key may hold counts by name.
 REASONS = {
-    "pool": (("refused", "records refused"),),
+    "pool": (("refused", "records refused"), ("no_consent", "without consent of"), ("excluded", "deleted on request")),
     "dedup": (("exact_duplicates", "exact"), ("near_duplicates", "near"), ("swapped_labels", "swapped labels")),
-    "scrub": (("entities", ""), ("failed", "failed")),
+    "scrub": (("entities", ""), ("failed", "failed"), ("equal_replies", "equal pairs")),
     "decontaminate": (("filtered", ""), ("contaminated", "like items of")),
     "mix": (("left_out", ""),),
 }

@@ -133,11 +133,12 @@ def mixture_rows(
 
 
 def generated_rows(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", params: Quantize) -> list[list[int]]:
-    """Token ids of turns that the model writes from an empty prompt: what it says of the training data is what the
+    """Token ids of turns that the model writes to an empty question: what it says of the training data is what the
     noise let through, so that quantizing costs no privacy (post-processing, Dwork and Roth 2014, proposition 2.1)."""
     import torch
 
-    start = tokenizer(render(tokenizer, [], None, True), add_special_tokens=False, return_tensors="pt").to(model.device)
+    question = render(tokenizer, [{"role": "user", "content": ""}], None, True)  # a template may refuse no message
+    start = tokenizer(question, add_special_tokens=False, return_tensors="pt").to(model.device)
     texts: list[list[int]] = []
     while len(texts) < params.calibration_rows:
         count = min(16, params.calibration_rows - len(texts))

@@ -220,8 +220,7 @@ def test_columns_come_from_where_the_events_say(events: dict[str, dict[str, Any]
                 assert origin["transformations"][0]["type"] == "INDIRECT"
     assert compared > 10_000
     assert {name for name in without if name.endswith(".parquet")} == {
-        "data/pool/ledger.parquet", "data/pool/probes.parquet", "data/pool/refused.parquet",
-        "data/pool/subjects.parquet", "data/scrub/items.parquet",
+        "data/pool/ledger.parquet", "data/pool/probes.parquet", "data/pool/refused.parquet", "data/scrub/items.parquet",
         *(f"data/eval/{model}/answers.parquet" for model in ("base", "sft", "align", "quantized")),
     }  # fmt: skip
 

@@ -246,6 +246,12 @@ def test_a_broken_table_breaks_one_invariant(case: Case) -> None:
     assert not any(text in told for text in ("Ann Smith", "look", "do you open", "far from"))
 
 
+def test_the_page_lists_all_that_holds_for_a_table_that_is_none_of_rows() -> None:
+    section = PAGE.read_text().partition("## `data/pool/subjects.parquet`")[2].partition("## ")[0]
+    assert "Every row as above" not in section
+    assert all(f"| {name} |" in section for name in ("one line a speaker", "hidden subjects", "rows that are there"))
+
+
 def test_rows_drawn_by_chance_may_come_twice_an_epoch() -> None:
     table, given = VALID[SFT_CONSUMED]
     drawn = at(2, epoch=0)(table)

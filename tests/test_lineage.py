@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +270,29 @@ def test_a_lost_line_of_a_ledger_is_named(restored: Path, capsys: pytest.Capture
     assert "a row is gone without a line: rows_in = rows_out + dropped does not hold (1 row: " in said
     assert f"(1 row: {ledger['row_id'][0]})" in said
     assert "data/decontaminate/ledger.parquet: has changed since dvc.lock" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("models/base/config.json", "{"),
+        ("models/sft/parent.json", "[]"),
+        ("metrics/quantize.json", "{,"),
+        ("metrics/eval/sft.json", '{"clinic": {"acc": null}}'),
+        ("metrics/scrub.json", '{"rows_in": "many"}'),
+        ("data/mix/ledger.parquet", "PAR1"),
+    ],
+)
+def test_a_broken_file_hides_no_other_fault(
+    path: str, text: str, restored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(path).unlink()
+    Path(path).write_text(text)
+    with Path("metrics/mix.json").open("a") as file:
+        file.write("\n")
+    said = complain(capsys, "verify")
+    assert re.search(rf"{path}: (has changed since|is not what) dvc.lock recorded", said)
+    assert "metrics/mix.json: is not what dvc.lock recorded" in said
 
 
 def test_a_row_that_mix_lost_is_named(restored: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,17 @@ def test_of_a_choice_the_one_that_the_policy_allows_is_used() -> None:
     assert unnamed.chosen["sources.forum"][0].name == "CC0-1.0"
 
 
+def test_of_a_choice_the_one_that_goes_with_the_other_works_is_used() -> None:
+    settled = judge("CC-BY-SA-4.0 OR ODbL-1.0", "ODbL-1.0", share_alike="accept")
+    assert (settled.conflicts, settled.model_licence) == ([], "ODbL-1.0")
+    [clash] = judge("CC-BY-SA-4.0", "ODbL-1.0", share_alike="accept").conflicts
+    assert "cannot both go" in clash
+
+
+def test_all_licences_that_bind_the_base_model_are_the_models() -> None:
+    assert judge("CC-BY-4.0", base_licence="MIT AND Apache-2.0").model_licence == "MIT AND Apache-2.0"
+
+
 def test_all_conflicts_are_told_at_once() -> None:
     works = [
         base("CC-BY-NC-4.0"),

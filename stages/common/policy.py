@@ -7,8 +7,9 @@ unless it says the same, nor with one that adds conditions. It is no legal advic
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, product
 from typing import Literal, NamedTuple
 
 from pydantic import model_validator
@@ -24,6 +25,7 @@ from stages.common.licences import (
 from stages.common.params import PARAMS_FILE, Attribution, Base, Params, Source, Use
 
 NOT_RELEASED = "not to be released"
+COMBINATIONS = 1000
 
 
 class Policy(Params):
@@ -98,7 +100,7 @@ def list_works(base: Base, sources: Iterable[Source]) -> list[Work]:
 def settle(policy: Policy, works: Sequence[Work]) -> Settled:
     """All conflicts of the works with the policy and with one another, and what the model inherits."""
     conflicts: list[str] = []
-    chosen: dict[str, tuple[Licence, ...]] = {}
+    allowed: dict[str, list[tuple[Licence, ...]]] = {}
     for work in works:
         conflicts += find_consent_conflicts(work, policy)
         try:
@@ -106,16 +108,33 @@ def settle(policy: Policy, works: Sequence[Work]) -> Settled:
         except UnknownLicenceError as error:
             conflicts.append(tell(f"{work.key}.licence", str(error)))
             continue
-        judged = [(find_conflicts(work, each, policy), each) for each in alternatives]
-        problems, licences = min(judged, key=lambda pair: (len(pair[0]), count_duties(pair[1])))
-        conflicts += problems
-        if not problems:
-            chosen[work.key] = licences
-    pairs = [(key, licence) for key, licences in chosen.items() for licence in licences]
+        judged = [(find_conflicts(work, each, policy), tuple(each)) for each in alternatives]
+        judged.sort(key=lambda pair: (len(pair[0]), count_duties(pair[1])))
+        conflicts += judged[0][0]
+        if not judged[0][0]:
+            allowed[work.key] = [licences for problems, licences in judged if not problems]
+    chosen = choose_alternatives(allowed, policy.release == "public")
+    pairs = list_pairs(chosen)
     if policy.release == "internal":
         return Settled(conflicts, chosen, NOT_RELEASED, list_duties(pairs, policy, NOT_RELEASED))
     model_licence, clashes = combine(pairs)
     return Settled(conflicts + clashes, chosen, model_licence, list_duties(pairs, policy, model_licence))
+
+
+def list_pairs(chosen: Mapping[str, tuple[Licence, ...]]) -> list[tuple[str, Licence]]:
+    return [(key, licence) for key, licences in chosen.items() for licence in licences]
+
+
+def choose_alternatives(
+    allowed: Mapping[str, Sequence[tuple[Licence, ...]]], released: bool
+) -> dict[str, tuple[Licence, ...]]:
+    """For each work the easiest alternative of its expression; where licences of a released model clash, those of the
+    first COMBINATIONS that clash least."""
+    ways = (dict(zip(allowed, way, strict=True)) for way in product(*allowed.values()))
+    first = next(ways)
+    if not released or not combine(list_pairs(first))[1]:
+        return first
+    return min(chain([first], islice(ways, COMBINATIONS)), key=lambda way: len(combine(list_pairs(way))[1]))
 
 
 def tell(key: str, text: str) -> str:
@@ -218,7 +237,8 @@ def combine(pairs: Sequence[tuple[str, Licence]]) -> tuple[str, list[str]]:
             clashes.append(clash(holder, (key, licence), "each wants a licence of its own for the model"))
     if holder is None:
         bound = [each.name for _, each in pairs if each.terms.conditions or not each.terms.commercial_use]
-        return " AND ".join(dict.fromkeys(bound)) or (pairs[0][1].name if pairs else ""), clashes
+        of_base = [each.name for key, each in pairs if key == pairs[0][0]]
+        return " AND ".join(dict.fromkeys(bound or of_base)), clashes
     for key, licence in pairs:
         conditions, free = licence.terms.conditions, licence.terms.commercial_use
         if licence.terms.share_alike:
