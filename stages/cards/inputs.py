@@ -11,7 +11,7 @@ import polars as pl
 
 from stages.cards.digests import read_lock
 from stages.cards.flow import Flow, follow_sources
-from stages.cards.tables import Tables, read_tables
+from stages.cards.tables import READER, Tables, read_tables
 from stages.common.errors import InputError
 from stages.common.params import Pipeline, Source, Task, Train, load, load_sources, load_tasks, read_yaml
 
@@ -32,6 +32,12 @@ REQUIRED = {
     "align": ("rows_in", "steps", "loss_at_start", "heldout_accuracy", "heldout_margin"),
     "quantize": ("rows_in", "bytes", "bytes_share", "digest"),
 }  # fmt: skip
+COUNTS = {
+    "rows", "records_by_source", "refused_by_source", "excluded_by_source", "no_consent", "dropped_by_source", "entities",
+    "kept", "residual", "contaminated", "dirty_items", "filtered", "left_out", "sft", "preference", "unpaired",
+}  # fmt: skip
+"""Keys of metrics/<stage>.json under which there are numbers by name, at any depth."""
+TEXTS = {"digest", "subject_key", "model_licence"}
 PRIVATE = ("delta", "noise_multiplier", "sample_rate", "clip_norm")  # of metrics/sft.json, where it has an epsilon
 CURVES = {
     "sft": ("step", "loss"),
@@ -79,6 +85,12 @@ class Facts:
         """Whether quantization was calibrated on text that the model wrote, not on rows."""
         return bool(self.params["quantize"]["calibration"] == "generated")
 
+    @property
+    def kinds_read(self) -> set[str]:
+        """Kinds of rows that the quantized model was trained on, itself or before preference tuning."""
+        chain = ("sft", "align") if self.pipeline.final == "align" else ("sft",)
+        return {kind for kind, model in READER.items() if model in chain}
+
 
 NAMES_SCORES = "stages/pii/ner/scores.json"
 
@@ -109,6 +121,50 @@ def unflatten(metrics: dict[str, Any]) -> dict[str, Any]:
         else:
             nested[key] = value
     return nested
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def are_counts(value: Any) -> bool:
+    """Whether a value is numbers by name, nested or not."""
+    return isinstance(value, dict) and all(is_number(part) or are_counts(part) for part in value.values())
+
+
+def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -> None:
+    """Raises InputError where a value that the card reckons with is none that a stage writes."""
+    for key in dict.fromkeys([*required, *(COUNTS & set(values))]):
+        value = values[key]
+        if key in COUNTS:
+            right, expected = are_counts(value), "numbers by name"
+        elif key in TEXTS:
+            right, expected = isinstance(value, str), "a text"
+        elif key == "raw":
+            right = isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+            expected = "a digest by source"
+        elif key in ("licences", "duties"):
+            right, expected = isinstance(value, dict if key == "licences" else list), "what mix writes"
+        else:
+            right, expected = is_number(value), "a number"
+        if not right:
+            told = f"{json.dumps(value)[:80]}, but it must be {expected}"
+            raise InputError(f"metrics/{stage}.json, {key}: {told}; run `dvc repro --force {stage}`")
+
+
+def check_scores(model: str, scores: dict[str, Any], tasks: tuple[str, ...]) -> None:
+    """Raises InputError where a task's scores are not numbers by name; lm-eval has no standard error of some."""
+    for task in tasks:
+        found = scores[task]
+        wrong = (
+            [key for key, value in found.items() if not is_number(value) and not key.endswith("_stderr")]
+            if isinstance(found, dict)
+            else [""]
+        )
+        for key in wrong:
+            where, value = (f"{task}.{key}", found[key]) if key else (task, found)
+            told = f"{json.dumps(value)[:80]}, but it must be {'a number' if key else 'numbers by name'}"
+            raise InputError(f"metrics/eval/{model}.json, {where}: {told}; run `dvc repro --force eval@{model}`")
 
 
 def read_json_object(path: str) -> dict[str, Any]:
@@ -154,13 +210,19 @@ def read_facts() -> Facts:
     metrics = {
         stage: read_input(f"metrics/{stage}.json", stage, read_json_object, keys) for stage, keys in REQUIRED.items()
     }
+    for stage, keys in REQUIRED.items():
+        check_shape(stage, metrics[stage], keys)
     if "epsilon" in metrics["sft"]:
         read_input("metrics/sft.json", "sft", read_json_object, PRIVATE)
+        check_shape("sft", metrics["sft"], ("epsilon", *PRIVATE))
     sources, tasks = load_sources(), load_tasks()
     tables = read_tables(dict.fromkeys(source.kind for source in sources))
     names = tuple(task.name for task in tasks)
     items = {model: read_items(model) for model in MODELS}
     check_same_items(items)
+    scores = {model: read_input(f"metrics/eval/{model}.json", "eval", read_json_object, names) for model in MODELS}
+    for model, found in scores.items():
+        check_scores(model, found, names)
     return Facts(
         params=read_yaml(Path("params.yaml")),
         pipeline=load(Pipeline, "pipeline"),
@@ -168,7 +230,7 @@ def read_facts() -> Facts:
         tasks=tasks,
         train=load(Train, "train"),
         metrics=metrics,
-        scores={model: read_input(f"metrics/eval/{model}.json", "eval", read_json_object, names) for model in MODELS},
+        scores=scores,
         items=items,
         answers={
             model: read_input(f"data/eval/{model}/answers.parquet", "eval", pl.read_parquet, ("prompt", "answer"))
