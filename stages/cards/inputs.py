@@ -153,18 +153,11 @@ def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -
 
 
 def check_scores(model: str, scores: dict[str, Any], tasks: tuple[str, ...]) -> None:
-    """Raises InputError where a task's scores are not numbers by name; lm-eval has no standard error of some."""
+    """Raises InputError where a task's scores are not numbers by name."""
     for task in tasks:
-        found = scores[task]
-        wrong = (
-            [key for key, value in found.items() if not is_number(value) and not key.endswith("_stderr")]
-            if isinstance(found, dict)
-            else [""]
-        )
-        for key in wrong:
-            where, value = (f"{task}.{key}", found[key]) if key else (task, found)
-            told = f"{json.dumps(value)[:80]}, but it must be {'a number' if key else 'numbers by name'}"
-            raise InputError(f"metrics/eval/{model}.json, {where}: {told}; run `dvc repro --force eval@{model}`")
+        if not are_counts(scores[task]):
+            told = f"{json.dumps(scores[task])[:80]}, but it must be numbers by name"
+            raise InputError(f"metrics/eval/{model}.json, {task}: {told}; run `dvc repro --force eval@{model}`")
 
 
 def read_json_object(path: str) -> dict[str, Any]:
