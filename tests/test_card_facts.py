@@ -101,7 +101,7 @@ def test_who_did_not_consent_is_not_called_malformed(folder: Path) -> None:
     write_inputs(folder, metrics=METRICS | {"pool": pool})
     card.main()
     text = Path("reports/card.md").read_text()
-    assert "| pool | 1 malformed record refused; 2 records without consent refused | 1,010 records | 1,200 rows |" in text
+    assert "| pool | 1 malformed record refused; 2 records without consent refused | 1,010 records |" in text
     for drawing in drawings(Path("reports/card.html").read_text()):
         assert {"−1 malformed", "−2 without consent"} <= set(drawing)
     pool = pool | {"no_consent": {"faq": 4}}
@@ -143,11 +143,11 @@ def put(path: str, value: Any, *keys: str) -> None:
         ("sft", ("train_loss",), None, "train_loss: null, but it must be a number"),
         ("quantize", ("bytes",), "1200000", 'bytes: "1200000", but it must be a number'),
         ("pool", ("rows",), 1200, "rows: 1200, but it must be numbers by name"),
-        ("pool", ("excluded_by_source",), {"faq": True}, 'excluded_by_source: {"faq": true}, but it must be numbers by'),
+        ("pool", ("excluded_by_source",), {"faq": True}, 'excluded_by_source: {"faq": true}, but it must be'),
         ("pool", ("raw",), {"faq": 1}, 'raw: {"faq": 1}, but it must be a digest by source'),
         ("scrub", ("dropped_by_source",), [], "dropped_by_source: [], but it must be numbers by name"),
         ("scrub", ("kept",), {"URL": None}, 'kept: {"URL": null}, but it must be numbers by name'),
-        ("mix", ("duties",), "none", 'duties: "none", but it must be what mix writes'),
+        ("mix", ("duties",), "none", 'duties: "none", but it must be a list of sentences'),
         ("base", ("digest",), 5, "digest: 5, but it must be a text"),
     ],
 )

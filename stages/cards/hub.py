@@ -24,7 +24,7 @@ LICENCES = (
     "creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gemma gpl-2.0 gpl-3.0 isc lgpl-2.1 "
     "lgpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail "
     "osl-3.0 pddl postgresql unlicense wtfpl zlib"
-).split()
+)
 METRIC_TYPES = {"acc": "accuracy"}
 
 
@@ -33,8 +33,9 @@ def licence_keys(licence: str) -> dict[str, str]:
     if licence == NOT_RELEASED:
         return {}
     identifier = licence.lower().removesuffix("-only").removesuffix("-or-later")
+    listed = LICENCES.split()
     for known in (identifier, identifier.removesuffix("-1.0")):  # ODbL-1.0 is `odbl` there, C-UDA-1.0 `c-uda`
-        if known in LICENCES:
+        if known in listed:
             return {"license": known}
     return {"license": "other", "license_name": licence}
 

@@ -27,14 +27,15 @@ REQUIRED = {
     "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates", "swapped_labels", "dropped_by_source"),
     "scrub": ("rows_in", "rows_out", "changed", "failed", "equal_replies", "dropped_by_source", "entities"),
     "decontaminate": ("rows_in", "rows_out", "dropped", "marked", "contaminated", "dirty_items", "filtered"),
-    "mix": ("rows_in", "rows_out", "left_out", "sft", "licences", "model_licence", "duties"),
+    "mix": ("rows_in", "rows_out", "left_out", "sft", "model_licence", "duties"),
     "sft": ("rows_in", "steps", "train_loss", "heldout_loss", "supervised_tokens"),
     "align": ("rows_in", "steps", "loss_at_start", "heldout_accuracy", "heldout_margin"),
     "quantize": ("rows_in", "bytes", "bytes_share", "digest"),
 }  # fmt: skip
 COUNTS = {
-    "rows", "records_by_source", "refused_by_source", "excluded_by_source", "no_consent", "dropped_by_source", "entities",
-    "kept", "residual", "contaminated", "dirty_items", "filtered", "left_out", "sft", "preference", "unpaired",
+    "rows", "records_by_source", "refused_by_source", "excluded_by_source", "no_consent", "dropped_by_source",
+    "entities", "kept", "residual", "contaminated", "dirty_items", "filtered", "left_out", "sft", "preference",
+    "unpaired",
 }  # fmt: skip
 """Keys of metrics/<stage>.json under which there are numbers by name, at any depth."""
 TEXTS = {"digest", "subject_key", "model_licence"}
@@ -143,8 +144,9 @@ def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -
         elif key == "raw":
             right = isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
             expected = "a digest by source"
-        elif key in ("licences", "duties"):
-            right, expected = isinstance(value, dict if key == "licences" else list), "what mix writes"
+        elif key == "duties":
+            right = isinstance(value, list) and all(isinstance(duty, str) for duty in value)
+            expected = "a list of sentences"
         else:
             right, expected = is_number(value), "a number"
         if not right:
