@@ -147,7 +147,10 @@ def put(path: str, value: Any, *keys: str) -> None:
         ("pool", ("raw",), {"faq": 1}, 'raw: {"faq": 1}, but it must be a digest by source'),
         ("scrub", ("dropped_by_source",), [], "dropped_by_source: [], but it must be numbers by name"),
         ("scrub", ("kept",), {"URL": None}, 'kept: {"URL": null}, but it must be numbers by name'),
-        ("mix", ("duties",), "none", 'duties: "none", but it must be a list of sentences'),
+        ("dedup", ("probes",), {"exact": 1, "near_85": None}, 'probes: {"exact": 1, "near_85": null}, but it must be'),
+        ("mix", ("duties",), "none", 'duties: "none", but it must be a list of texts'),
+        ("scrub", ("not_covered",), 5, "not_covered: 5, but it must be a list of texts"),
+        ("scrub", ("names",), None, "names: null, but it must be a text"),
         ("base", ("digest",), 5, "digest: 5, but it must be a text"),
     ],
 )

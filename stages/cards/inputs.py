@@ -35,10 +35,11 @@ REQUIRED = {
 COUNTS = {
     "rows", "records_by_source", "refused_by_source", "excluded_by_source", "no_consent", "dropped_by_source",
     "entities", "kept", "residual", "contaminated", "dirty_items", "filtered", "left_out", "sft", "preference",
-    "unpaired",
+    "unpaired", "probes",
 }  # fmt: skip
 """Keys of metrics/<stage>.json under which there are numbers by name, at any depth."""
-TEXTS = {"digest", "subject_key", "model_licence"}
+TEXTS = {"digest", "subject_key", "model_licence", "names"}
+LISTS = {"duties", "not_covered"}  # of texts
 PRIVATE = ("delta", "noise_multiplier", "sample_rate", "clip_norm")  # of metrics/sft.json, where it has an epsilon
 CURVES = {
     "sft": ("step", "loss"),
@@ -135,7 +136,7 @@ def are_counts(value: Any) -> bool:
 
 def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -> None:
     """Raises InputError where a value that the card reckons with is none that a stage writes."""
-    for key in dict.fromkeys([*required, *(COUNTS & set(values))]):
+    for key in dict.fromkeys([*required, *(key for key in values if key in {*COUNTS, "names", *LISTS})]):
         value = values[key]
         if key in COUNTS:
             right, expected = are_counts(value), "numbers by name"
@@ -144,9 +145,8 @@ def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -
         elif key == "raw":
             right = isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
             expected = "a digest by source"
-        elif key == "duties":
-            right = isinstance(value, list) and all(isinstance(duty, str) for duty in value)
-            expected = "a list of sentences"
+        elif key in LISTS:
+            right, expected = isinstance(value, list) and all(isinstance(part, str) for part in value), "a list of texts"
         else:
             right, expected = is_number(value), "a number"
         if not right:
