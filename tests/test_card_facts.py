@@ -18,6 +18,7 @@ from stages.cards.digests import code_digest, digest_path
 from stages.cards.flow import REASONS, total
 from stages.cards.inputs import read_facts
 from stages.cards.privacy import statements
+from stages.cards.wording import FLOW_TITLES
 from stages.common.errors import InputError
 
 
@@ -60,6 +61,14 @@ def test_every_row_of_a_source_is_accounted_for(folder: Path) -> None:
     whole = total([faq, votes])
     assert (whole.records, whole.refused, whole.rows, whole.trained) == (1010, 3, 1200, 800)
     assert all(sum(getattr(line, reason) for reason in REASONS) == line.rows for line in (faq, votes, whole))
+
+
+def test_the_sum_in_the_docs_is_that_of_the_table() -> None:
+    text = (Path(card.__file__).parents[1] / "docs/card.md").read_text()
+    stated = re.search(r"^    rows = ((?:.|\n)*?)\n\n", text, flags=re.MULTILINE)
+    assert stated is not None
+    names = [FLOW_TITLES[reason].lower().replace("\u00ad", "") for reason in REASONS]
+    assert " ".join(stated[1].split()).split(" + ") == names
 
 
 def test_rows_that_no_model_read_are_not_called_trained(folder: Path) -> None:

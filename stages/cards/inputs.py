@@ -146,7 +146,8 @@ def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -
             right = isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
             expected = "a digest by source"
         elif key in LISTS:
-            right, expected = isinstance(value, list) and all(isinstance(part, str) for part in value), "a list of texts"
+            right = isinstance(value, list) and all(isinstance(part, str) for part in value)
+            expected = "a list of texts"
         else:
             right, expected = is_number(value), "a number"
         if not right:
