@@ -50,21 +50,21 @@ class Card(Params):
 
 
 def list_sources(facts: Facts) -> list[dict[str, Any]]:
-    """The sources by kind: {kind, title, sources: [{source, rows_in, refused, rows, tokens, planned, realised}]}."""
+    """The sources by kind: {kind, title, read, sources: [{source, rows_in, rows, tokens, planned, realised}]}."""
     shares = {line["source"]: line for line in facts.curves["mix"].iter_rows(named=True)}
-    refused = facts.metrics["pool"].get("refused_by_source", {})
+    rows_in = {line.source: line.rows for line in facts.flow}
 
     def describe(source: Source) -> dict[str, Any]:
         if source.name not in shares:
             raise InputError(f"metrics/plots/mix.csv: the source {source.name} is missing; run `dvc repro mix`")
-        counts = {"rows_in": facts.metrics["pool"]["rows"].get(source.name, 0), "refused": refused.get(source.name, 0)}
-        return shares[source.name] | counts | {"source": source}
+        return shares[source.name] | {"rows_in": rows_in[source.name], "source": source}
 
     kinds = dict.fromkeys(source.kind for source in facts.sources)
     return [
         {
             "kind": kind,
             "title": KIND_TITLES[kind],
+            "read": kind in facts.kinds_read,
             "sources": [describe(source) for source in facts.sources if source.kind == kind],
         }
         for kind in kinds

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,9 @@ from ruamel.yaml import YAML
 
 from stages import card
 from stages.cards import wording
+from stages.cards.hub import licence_keys
+from stages.cards.inputs import read_facts
+from stages.cards.licences import describe_licences
 from stages.cards.scores import (
     Difference,
     Score,
@@ -25,6 +29,7 @@ from stages.cards.scores import (
     metrics_of,
 )
 from stages.common.errors import InputError
+from stages.common.params import Source
 
 CSS = Path(card.__file__).parent / "cards" / "card.css"
 
@@ -201,6 +206,7 @@ def test_page_states_what_was_measured(rendered: tuple[str, str, pl.DataFrame]) 
     assert "on clinic (0.250 to 0.750; difference +0.500" in text
     assert "faq alpaca CC-BY-4.0 public 800 500 100.0 % 100.0 %" in text
     assert "pool 3 malformed records refused 1,010 records 1,200 rows" in text
+    assert "calibrated on 64 training rows: 1.2 MB" in text
     assert "dedup 70 exact duplicates 41 near duplicates 1 duplicate with the opposite label 1,200 rows" in text
     assert "decontaminate 2 rows filtered: replies too short 5 rows like an evaluation item, dropped 1,087 rows" in text
     assert "mix 20 rows longer than the limit 160 rows beyond a source’s share of the budget" in text
@@ -310,13 +316,42 @@ def test_tables_of_the_markdown_are_whole(rendered: tuple[str, str, pl.DataFrame
     assert "ours \\| internal" in rendered[1]
 
 
-def test_an_unlisted_licence_is_other(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("licence", "keys"),
+    [
+        ("CC-BY-SA-4.0", {"license": "cc-by-sa-4.0"}),
+        ("GPL-3.0-or-later", {"license": "gpl-3.0"}),
+        ("ODbL-1.0", {"license": "odbl"}),
+        ("ours", {"license": "other", "license_name": "ours"}),
+        ("not to be released", {}),
+        *[
+            (name, {"license": name})
+            for name in ("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "bigscience-openrail-m",
+                         "creativeml-openrail-m", "bigcode-openrail-m")
+        ],
+    ],
+)  # fmt: skip
+def test_the_licence_in_the_words_of_the_hub(licence: str, keys: dict[str, str]) -> None:
+    assert licence_keys(licence) == keys
+
+
+def test_a_model_that_stays_in_the_house_has_no_licence_for_the_hub(folder: Path) -> None:
+    duties = ["The model stays in the house (policy.release is internal)."]
+    mixed = METRICS["mix"] | {"model_licence": "not to be released", "duties": duties}
+    params = PARAMS | {"policy": PARAMS["policy"] | {"release": "internal"}}
+    write_inputs(folder, params, METRICS | {"mix": mixed})
+    card.main()
+    block = YAML(typ="safe").load(Path("reports/card.md").read_text().split("---\n")[1])
+    assert not {"license", "license_name"} & set(block)
+
+
+def test_the_licence_of_the_base_model_is_that_of_the_hub(folder: Path) -> None:
     mixed = METRICS["mix"] | {"model_licence": "llama3.1", "duties": [LLAMA]}
     write_inputs(
         folder, PARAMS | {"base": PARAMS["base"] | {"licence": "LicenseRef-Llama-3.1"}}, METRICS | {"mix": mixed}
     )
     card.main()
-    assert "\nlicense: other\nlicense_name: llama3.1\n" in Path("reports/card.md").read_text()
+    assert "\nlicense: llama3.1\nlibrary_name: " in Path("reports/card.md").read_text()
 
 
 LLAMA = (
@@ -338,6 +373,43 @@ def test_licences_and_attributions(rendered: tuple[str, str, pl.DataFrame]) -> N
     assert "- The &lt;faq&gt;, by A clinic; licence CC-BY-4.0, https://creativecommons.org/" in notice
     assert "votes" not in notice  # its terms ask for nobody's name
     assert "Licence of the model: Apache-2.0 ." in words(page)
+    assert "; by licence: CC-BY-4.0 54.5\N{NO-BREAK SPACE}% and ours | internal 45.5\N{NO-BREAK SPACE}%." in page
+    assert 'class="keep" href="https://www.apache.org/licenses/LICENSE-2.0">Apache-2.0</a>' in page  # on one line
+
+
+def test_a_work_that_this_model_did_not_read_is_not_credited(folder: Path) -> None:
+    """The quantized model is made of the SFT model: preference rows are in the mixture, and not in it."""
+    votes = PARAMS["sources"][1] | {
+        "licence": "CC-BY-4.0", "attribution": {"title": "Votes", "author": "Readers", "link": None},
+    }  # fmt: skip
+    params = PARAMS | {"sources": [PARAMS["sources"][0], votes]}
+    for final, share, read in (("sft", "100.0", False), ("align", "54.5", True)):
+        params["pipeline"] = {"sft": "sft", "align": "dpo", "final": final}
+        write_inputs(folder, params)
+        card.main()
+        text, page = Path("reports/card.md").read_text(), Path("reports/card.html").read_text()
+        section = text.partition("## Licences")[2].partition("## What was removed")[0]
+        assert f"| public | faq | 500 | {share}\N{NO-BREAK SPACE}% |" in section
+        assert "; by licence: CC-BY-4.0 100.0\N{NO-BREAK SPACE}%." in page
+        assert ("Readers" in section) == read
+        assert ("not read by this model: votes." in section) != read
+        assert ("Preference, not read by this model" in page) != read
+        assert ("| preference, not read by this model | votes" in text) != read
+
+
+def test_replies_marked_one_by_one_train_nothing(folder: Path) -> None:
+    """No trainer reads `unpaired` rows: 0 trained in the table of rows, no credit for them."""
+    votes = PARAMS["sources"][1] | {"format": "kto", "name": "marks"}
+    shares = pl.read_csv("metrics/plots/mix.csv")
+    marks = shares[1:].with_columns(kind=pl.lit("unpaired"), source=pl.lit("marks"), rows=pl.lit(7, pl.Int64))
+    facts = read_facts()
+    sources = [*facts.sources, Source.model_validate(votes)]
+    facts = replace(facts, sources=sources, curves=facts.curves | {"mix": pl.concat([shares, marks])})
+    found = describe_licences(facts)
+    assert found["unread"] == ["marks"]
+    assert found["unused"] == []
+    assert [credit.sources for credit in found["credits"]] == [(), ("faq",), ("votes",)]
+    assert sum(credit.share for credit in found["credits"]) == pytest.approx(1)
 
 
 def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
@@ -352,7 +424,7 @@ def test_what_gave_no_row_is_not_credited(folder: Path) -> None:
     write_lock(folder)
     card.main()
     text = Path("reports/card.md").read_text()
-    assert "Not in it: spare, off. Of faq 2 records went no further for lack of consent." in text
+    assert "Not in the mixture: spare, off. Of faq 2 records went no further for lack of consent." in text
     assert "| public | faq | 500 |" in text
 
 
@@ -413,9 +485,14 @@ def test_private_training_is_said_and_not_warned_of(folder: Path) -> None:
     assert "preference tuning adds its own rows without privacy" in page
     assert "differential-privacy" not in Path("reports/card.md").read_text().split("---")[1]
     params = PARAMS | {"pipeline": {"sft": "sft_dp", "align": "dpo", "final": "sft"}}
+    params |= {"quantize": PARAMS["quantize"] | {"calibration": "generated"}}
     write_inputs(folder, params, METRICS | {"sft": METRICS["sft"] | private})
     card.main()
-    assert "differential-privacy" in Path("reports/card.md").read_text().split("---")[1]
+    text, page = Path("reports/card.md").read_text(), words(Path("reports/card.html").read_text())
+    assert "differential-privacy" in text.split("---")[1]
+    for form in (text, page):
+        assert "calibrated on 64 texts that the model wrote: 1.2 MB" in form
+        assert "training rows:" not in form
 
 
 def test_names_that_were_not_looked_for_are_said(folder: Path) -> None:

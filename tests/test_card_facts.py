@@ -13,11 +13,12 @@ from card_run import METRICS, PARAMS, TRAIN, write_inputs, write_json, write_loc
 from ruamel.yaml import YAML
 
 from stages import card
-from stages.cards.agreement import check
+from stages.cards.agreement import Claim, check
 from stages.cards.digests import code_digest, digest_path
 from stages.cards.flow import REASONS, total
 from stages.cards.inputs import read_facts
 from stages.cards.privacy import statements
+from stages.cards.wording import FLOW_TITLES
 from stages.common.errors import InputError
 
 
@@ -43,6 +44,12 @@ def without_line(path: str) -> None:
     pl.read_parquet(path)[1:].write_parquet(path)
 
 
+def drawings(page: str) -> list[list[str]]:
+    """The texts of each drawing of the lineage."""
+    found = re.findall(r'<svg class="lineage.*?</svg>', page, flags=re.DOTALL)
+    return [[re.sub("<[^>]+>", "", line) for line in re.findall(r"<text.*?</text>", drawing)] for drawing in found]
+
+
 def test_every_row_of_a_source_is_accounted_for(folder: Path) -> None:
     faq, votes = read_facts().flow
     assert faq._asdict() == {
@@ -54,6 +61,14 @@ def test_every_row_of_a_source_is_accounted_for(folder: Path) -> None:
     whole = total([faq, votes])
     assert (whole.records, whole.refused, whole.rows, whole.trained) == (1010, 3, 1200, 800)
     assert all(sum(getattr(line, reason) for reason in REASONS) == line.rows for line in (faq, votes, whole))
+
+
+def test_the_sum_in_the_docs_is_that_of_the_table() -> None:
+    text = (Path(card.__file__).parents[1] / "docs/card.md").read_text()
+    stated = re.search(r"^    rows = ((?:.|\n)*?)\n\n", text, flags=re.MULTILINE)
+    assert stated is not None
+    names = [FLOW_TITLES[reason].lower().replace("\u00ad", "") for reason in REASONS]
+    assert " ".join(stated[1].split()).split(" + ") == names
 
 
 def test_rows_that_no_model_read_are_not_called_trained(folder: Path) -> None:
@@ -69,21 +84,103 @@ def test_the_card_shows_the_way_of_each_source(folder: Path) -> None:
     assert "| faq | 610 | 3 | 800 | 100 | 1 | 2 | 5 | 167 | 25 | 500 | 90 |" in text
     assert "| **all sources** | 1,010 | 3 | 1,200 | 112 | 1 | 2 | 5 | 180 | 100 | 800 | 90 |" in text
     assert "deletion requests" not in text  # there was none
-    drawings = re.findall(r'<svg class="lineage.*?</svg>', page, flags=re.DOTALL)
-    for drawing in drawings:
-        told = [re.sub("<[^>]+>", "", line) for line in re.findall(r"<text.*?</text>", drawing)]
+    told_by_each = drawings(page)
+    for told in told_by_each:
         assert {"500 rows, 3 steps", "25 held out", "300 pairs, 3 steps", "75 held out"} <= set(told)
         assert {"64 rows to calibrate", "4 items each", "1 of them dirty"} <= set(told)
         assert told.count("2.0 MB") == 3  # what base, sft and align hand on
-    assert len(drawings) == 2
+    assert len(told_by_each) == 2
 
 
 def test_a_request_for_deletion_is_counted(folder: Path) -> None:
     pool = METRICS["pool"] | {"excluded": 9, "excluded_by_source": {"faq": 9, "votes": 0}}
     write_inputs(folder, metrics=METRICS | {"pool": pool})
     card.main()
-    assert "| faq | 610 | 3 | 809 | 9 | 100 |" in Path("reports/card.md").read_text()
+    text = Path("reports/card.md").read_text()
+    assert "| faq | 610 | 3 | 809 | 9 | 100 |" in text
+    assert "| sft | faq | alpaca | CC-BY-4.0 | public | 809 | 500 |" in text  # as read
+    assert "| pool | 3 malformed records refused; 9 rows left out on request for deletion | 1,010 records |" in text
+    for drawing in drawings(Path("reports/card.html").read_text()):
+        assert {"−3 malformed", "−9 deleted on request"} <= set(drawing)
     assert "9 rows left out because somebody asked for deletion" in Path("reports/card.html").read_text()
+
+
+def test_who_did_not_consent_is_not_called_malformed(folder: Path) -> None:
+    pool = METRICS["pool"] | {"no_consent": {"faq": 2}}
+    write_inputs(folder, metrics=METRICS | {"pool": pool})
+    card.main()
+    text = Path("reports/card.md").read_text()
+    assert "| pool | 1 malformed record refused; 2 records without consent refused | 1,010 records |" in text
+    for drawing in drawings(Path("reports/card.html").read_text()):
+        assert {"−1 malformed", "−2 without consent"} <= set(drawing)
+    pool = pool | {"no_consent": {"faq": 4}}
+    write_inputs(folder, metrics=METRICS | {"pool": pool})
+    told = "metrics/pool.json, no_consent.faq: 4, but of refused_by_source.faq, 3, no more than: 3; "
+    with pytest.raises(InputError, match=re.escape(told)):
+        check(read_facts())
+
+
+def test_deletion_alone_is_no_nothing(folder: Path) -> None:
+    """No record is refused, 9 rows are left out: the stage removed something."""
+    pool = METRICS["pool"] | {
+        "excluded": 9, "excluded_by_source": {"faq": 9, "votes": 0}, "refused": 0, "records_read": 1010,
+        "refused_by_source": {"faq": 0, "votes": 0},
+    }  # fmt: skip
+    write_inputs(folder, metrics=METRICS | {"pool": pool})
+    card.main()
+    assert "| pool | 9 rows left out on request for deletion | 1,010 records" in Path("reports/card.md").read_text()
+    for drawing in drawings(Path("reports/card.html").read_text()):
+        assert "nothing removed" not in drawing[: drawing.index("dedup")]
+
+
+def put(path: str, value: Any, *keys: str) -> None:
+    """Set one value of a JSON file."""
+    values = json.loads(Path(path).read_text())
+    block = values
+    for key in keys[:-1]:
+        block = block[key]
+    block[keys[-1]] = value
+    write_json(Path(path), values)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "value", "told"),
+    [
+        ("eval/sft", ("clinic", "acc"), "0.61", 'clinic: {"acc": "0.61", '),
+        ("eval/sft", ("clinic", "clean_acc"), None, 'clinic: {"acc": 0.5, '),
+        ("eval/sft", ("clinic",), [1], "clinic: [1], but it must be numbers by name"),
+        ("sft", ("train_loss",), None, "train_loss: null, but it must be a number"),
+        ("quantize", ("bytes",), "1200000", 'bytes: "1200000", but it must be a number'),
+        ("pool", ("rows",), 1200, "rows: 1200, but it must be numbers by name"),
+        ("pool", ("excluded_by_source",), {"faq": True}, 'excluded_by_source: {"faq": true}, but it must be'),
+        ("pool", ("raw",), {"faq": 1}, 'raw: {"faq": 1}, but it must be a digest by source'),
+        ("scrub", ("dropped_by_source",), [], "dropped_by_source: [], but it must be numbers by name"),
+        ("scrub", ("kept",), {"URL": None}, 'kept: {"URL": null}, but it must be numbers by name'),
+        ("dedup", ("probes",), {"exact": 1, "near_85": None}, 'probes: {"exact": 1, "near_85": null}, but it must be'),
+        ("mix", ("duties",), "none", 'duties: "none", but it must be a list of texts'),
+        ("scrub", ("not_covered",), 5, "not_covered: 5, but it must be a list of texts"),
+        ("scrub", ("names",), None, "names: null, but it must be a text"),
+        ("base", ("digest",), 5, "digest: 5, but it must be a text"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(
+    folder: Path, path: str, keys: tuple[str, ...], value: Any, told: str
+) -> None:
+    put(f"metrics/{path}.json", value, *keys)
+    write_lock(folder)
+    stage = path.replace("eval/", "eval@")
+    with pytest.raises(InputError, match=re.escape(f"metrics/{path}.json, {told}")) as raised:
+        card.main()
+    assert str(raised.value).endswith(f"; run `dvc repro --force {stage}`")
+
+
+@pytest.mark.parametrize(
+    ("stated", "found", "holds"),
+    [(0.5, 0.5000001, True), (0.5, 0.51, False), ("0.61", 0.61, False), (None, 0.5, False), (True, 1.0, True),
+     (1_000_000, 1_000_001, False), (7, 7.0, True)],
+)  # fmt: skip
+def test_a_claim_compares_whatever_stands_there(stated: Any, found: Any, holds: bool) -> None:
+    assert Claim("a", stated, "b", found, "c").holds == holds
 
 
 EDITS: list[tuple[str, Callable[[], None], str]] = [

@@ -13,7 +13,7 @@ import polars as pl
 
 from stages.cards.digests import digest_path, list_outputs, list_reads
 from stages.cards.flow import REASONS, add_up
-from stages.cards.inputs import CURVES, MODELS, Facts
+from stages.cards.inputs import CURVES, MODELS, Facts, is_number
 from stages.cards.tables import READER
 from stages.common.errors import InputError
 
@@ -38,7 +38,8 @@ class Claim(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        if isinstance(self.stated, float) or isinstance(self.found, float):
+        both = (self.stated, self.found)
+        if any(isinstance(value, float) for value in both) and all(is_number(value) for value in both):
             return math.isclose(self.stated, self.found, rel_tol=DIGITS, abs_tol=DIGITS)
         return bool(self.stated == self.found)
 
@@ -97,6 +98,10 @@ def claims_of_counts(facts: Facts) -> Iterator[Claim]:
     parts = ("records_read and refused", "refused_by_source", "rows", "excluded_by_source")
     for (key, found), part in zip(sums.items(), parts, strict=True):
         yield Claim(f"metrics/pool.json, {key}", pool[key], f"{part} add up to", found, "pool")
+    for source, number in pool.get("no_consent", {}).items():
+        refused = pool["refused_by_source"].get(source, 0)
+        told = f"of refused_by_source.{source}, {refused}, no more than"
+        yield Claim(f"metrics/pool.json, no_consent.{source}", number, told, min(number, refused), "pool")
     told = "metrics/pool.json, records_by_source add up to"
     yield Claim("metrics/pool.json, records_in", pool["records_in"], told, add_up(pool["records_by_source"]), "pool")
     gone = {

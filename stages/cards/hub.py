@@ -14,21 +14,30 @@ from ruamel.yaml import YAML
 
 from stages.cards.inputs import Facts
 from stages.cards.scores import Score
+from stages.common.policy import NOT_RELEASED
 
 LICENCES = (
-    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 "
-    "cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
-    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 "
-    "cdla-permissive-2.0 cdla-sharing-1.0 ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 gemma gpl-2.0 gpl-3.0 isc "
-    "lgpl-2.1 lgpl-3.0 llama2 llama3 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail osl-3.0 pddl postgresql "
-    "unlicense wtfpl zlib"
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m "
+    "bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 "
+    "cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0 cdla-sharing-1.0 "
+    "creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 gemma gpl-2.0 gpl-3.0 isc lgpl-2.1 "
+    "lgpl-3.0 llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail "
+    "osl-3.0 pddl postgresql unlicense wtfpl zlib"
 )
 METRIC_TYPES = {"acc": "accuracy"}
 
 
 def licence_keys(licence: str) -> dict[str, str]:
+    """The hub's identifier, `other` with a name where it has none, nothing for a model that is not passed on."""
+    if licence == NOT_RELEASED:
+        return {}
     identifier = licence.lower().removesuffix("-only").removesuffix("-or-later")
-    return {"license": identifier} if identifier in LICENCES.split() else {"license": "other", "license_name": licence}
+    listed = LICENCES.split()
+    for known in (identifier, identifier.removesuffix("-1.0")):  # ODbL-1.0 is `odbl` there, C-UDA-1.0 `c-uda`
+        if known in listed:
+            return {"license": known}
+    return {"license": "other", "license_name": licence}
 
 
 def hub_name(place: str) -> str | None:

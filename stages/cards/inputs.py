@@ -11,7 +11,7 @@ import polars as pl
 
 from stages.cards.digests import read_lock
 from stages.cards.flow import Flow, follow_sources
-from stages.cards.tables import Tables, read_tables
+from stages.cards.tables import READER, Tables, read_tables
 from stages.common.errors import InputError
 from stages.common.params import Pipeline, Source, Task, Train, load, load_sources, load_tasks, read_yaml
 
@@ -27,11 +27,19 @@ REQUIRED = {
     "dedup": ("rows_in", "rows_out", "exact_duplicates", "near_duplicates", "swapped_labels", "dropped_by_source"),
     "scrub": ("rows_in", "rows_out", "changed", "failed", "equal_replies", "dropped_by_source", "entities"),
     "decontaminate": ("rows_in", "rows_out", "dropped", "marked", "contaminated", "dirty_items", "filtered"),
-    "mix": ("rows_in", "rows_out", "left_out", "sft", "licences", "model_licence", "duties"),
+    "mix": ("rows_in", "rows_out", "left_out", "sft", "model_licence", "duties"),
     "sft": ("rows_in", "steps", "train_loss", "heldout_loss", "supervised_tokens"),
     "align": ("rows_in", "steps", "loss_at_start", "heldout_accuracy", "heldout_margin"),
     "quantize": ("rows_in", "bytes", "bytes_share", "digest"),
 }  # fmt: skip
+COUNTS = {
+    "rows", "records_by_source", "refused_by_source", "excluded_by_source", "no_consent", "dropped_by_source",
+    "entities", "kept", "residual", "contaminated", "dirty_items", "filtered", "left_out", "sft", "preference",
+    "unpaired", "probes",
+}  # fmt: skip
+"""Keys of metrics/<stage>.json under which there are numbers by name, at any depth."""
+TEXTS = {"digest", "subject_key", "model_licence", "names"}
+LISTS = {"duties", "not_covered"}  # of texts
 PRIVATE = ("delta", "noise_multiplier", "sample_rate", "clip_norm")  # of metrics/sft.json, where it has an epsilon
 CURVES = {
     "sft": ("step", "loss"),
@@ -79,6 +87,12 @@ class Facts:
         """Whether quantization was calibrated on text that the model wrote, not on rows."""
         return bool(self.params["quantize"]["calibration"] == "generated")
 
+    @property
+    def kinds_read(self) -> set[str]:
+        """Kinds of rows that the quantized model was trained on, itself or before preference tuning."""
+        chain = ("sft", "align") if self.pipeline.final == "align" else ("sft",)
+        return {kind for kind, model in READER.items() if model in chain}
+
 
 NAMES_SCORES = "stages/pii/ner/scores.json"
 
@@ -109,6 +123,44 @@ def unflatten(metrics: dict[str, Any]) -> dict[str, Any]:
         else:
             nested[key] = value
     return nested
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def are_counts(value: Any) -> bool:
+    """Whether a value is numbers by name, nested or not."""
+    return isinstance(value, dict) and all(is_number(part) or are_counts(part) for part in value.values())
+
+
+def check_shape(stage: str, values: dict[str, Any], required: tuple[str, ...]) -> None:
+    """Raises InputError where a value that the card reckons with is none that a stage writes."""
+    for key in dict.fromkeys([*required, *(key for key in values if key in {*COUNTS, "names", *LISTS})]):
+        value = values[key]
+        if key in COUNTS:
+            right, expected = are_counts(value), "numbers by name"
+        elif key in TEXTS:
+            right, expected = isinstance(value, str), "a text"
+        elif key == "raw":
+            right = isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+            expected = "a digest by source"
+        elif key in LISTS:
+            right = isinstance(value, list) and all(isinstance(part, str) for part in value)
+            expected = "a list of texts"
+        else:
+            right, expected = is_number(value), "a number"
+        if not right:
+            told = f"{json.dumps(value)[:80]}, but it must be {expected}"
+            raise InputError(f"metrics/{stage}.json, {key}: {told}; run `dvc repro --force {stage}`")
+
+
+def check_scores(model: str, scores: dict[str, Any], tasks: tuple[str, ...]) -> None:
+    """Raises InputError where a task's scores are not numbers by name."""
+    for task in tasks:
+        if not are_counts(scores[task]):
+            told = f"{json.dumps(scores[task])[:80]}, but it must be numbers by name"
+            raise InputError(f"metrics/eval/{model}.json, {task}: {told}; run `dvc repro --force eval@{model}`")
 
 
 def read_json_object(path: str) -> dict[str, Any]:
@@ -154,13 +206,19 @@ def read_facts() -> Facts:
     metrics = {
         stage: read_input(f"metrics/{stage}.json", stage, read_json_object, keys) for stage, keys in REQUIRED.items()
     }
+    for stage, keys in REQUIRED.items():
+        check_shape(stage, metrics[stage], keys)
     if "epsilon" in metrics["sft"]:
         read_input("metrics/sft.json", "sft", read_json_object, PRIVATE)
+        check_shape("sft", metrics["sft"], ("epsilon", *PRIVATE))
     sources, tasks = load_sources(), load_tasks()
     tables = read_tables(dict.fromkeys(source.kind for source in sources))
     names = tuple(task.name for task in tasks)
     items = {model: read_items(model) for model in MODELS}
     check_same_items(items)
+    scores = {model: read_input(f"metrics/eval/{model}.json", "eval", read_json_object, names) for model in MODELS}
+    for model, found in scores.items():
+        check_scores(model, found, names)
     return Facts(
         params=read_yaml(Path("params.yaml")),
         pipeline=load(Pipeline, "pipeline"),
@@ -168,7 +226,7 @@ def read_facts() -> Facts:
         tasks=tasks,
         train=load(Train, "train"),
         metrics=metrics,
-        scores={model: read_input(f"metrics/eval/{model}.json", "eval", read_json_object, names) for model in MODELS},
+        scores=scores,
         items=items,
         answers={
             model: read_input(f"data/eval/{model}/answers.parquet", "eval", pl.read_parquet, ("prompt", "answer"))

@@ -31,7 +31,7 @@ class Credit:
     consents: tuple[str, ...]
     rows: int
     share: float
-    """Of all training tokens."""
+    """Of all tokens that the model was trained on."""
 
     @property
     def used_as(self) -> str:
@@ -39,7 +39,7 @@ class Credit:
 
 
 def describe_licences(facts: Facts) -> dict[str, Any]:
-    """What the section shows: policy, credits, unused, duties, model_licence, notice.
+    """What the section shows: policy, credits, unused, unread, duties, model_licence, notice.
 
     Raises InputError where the mixture was made under another policy than params.yaml holds.
     """
@@ -55,19 +55,32 @@ def describe_licences(facts: Facts) -> dict[str, Any]:
             else "\n".join(settled.conflicts)
         )
     taken = {line["source"]: line for line in facts.curves["mix"].iter_rows(named=True)}
-    used = [work for work in works if work.consent is None or taken[work.name]["rows"]]
-    names = {work.name for work in used}
+    unread = [
+        source.name for source in facts.sources if source.kind not in facts.kinds_read and taken[source.name]["rows"]
+    ]
+    taken = {name: line for name, line in taken.items() if line["rows"] and name not in unread}
+    used = [work for work in works if work.consent is None or work.name in taken]
     credits = gather_credits(used, settled.chosen, taken, base)
     return {
         "policy": describe_policy(policy),
-        "by_licence": joined([f"{name} {percent(each['share_tokens'])}" for name, each in mixed["licences"].items()]),
+        "by_licence": joined([f"{name} {percent(share)}" for name, share in share_by_licence(credits).items()]),
         "credits": credits,
-        "unused": [source.name for source in facts.sources if source.name not in names],
+        "unused": [source.name for source in facts.sources if source.name not in {*taken, *unread}],
+        "unread": unread,
         "no_consent": {name: number for name, number in facts.metrics["pool"].get("no_consent", {}).items() if number},
         "duties": settled.duties,
         "model_licence": settled.model_licence,
         "notice": write_notice(credits, settled.model_licence) if policy.release == "public" else "",
     }
+
+
+def share_by_licence(credits: Sequence[Credit]) -> dict[str, float]:
+    """Name of the licences that a work is used under → share of the tokens that the model was trained on."""
+    shares: dict[str, float] = {}
+    for credit in credits:
+        if credit.sources:
+            shares[credit.used_as] = shares.get(credit.used_as, 0.0) + credit.share
+    return dict(sorted(shares.items()))
 
 
 def describe_policy(policy: Policy) -> str:

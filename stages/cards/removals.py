@@ -38,13 +38,18 @@ def removals(facts: Facts) -> list[dict[str, Any]]:
     pool, dedup, scrub, decontaminate, mix = (
         metrics[stage] for stage in ("pool", "dedup", "scrub", "decontaminate", "mix")
     )
+    no_consent = sum(pool.get("no_consent", {}).values())
     left_out = {
         "too_long": "longer than the limit",
         "over_budget": "beyond a source’s share of the budget",
         "over_cap": "beyond the most that a source may give",
     }
     told = {
-        "pool": [removal(pool["refused"], "malformed record{s} refused", "refused")],
+        "pool": [
+            removal(pool["refused"] - no_consent, "malformed record{s} refused", "malformed"),
+            removal(no_consent, "record{s} without consent refused", "without consent"),
+            removal(pool["excluded"], "row{s} left out on request for deletion", "deleted on request"),
+        ],
         "dedup": [
             removal(dedup["exact_duplicates"], "exact duplicate{s}", "exact duplicate{s}"),
             removal(dedup["near_duplicates"], "near duplicate{s}", "near duplicate{s}"),
