@@ -2,10 +2,10 @@
 
 A line of data/raw/exclusions.jsonl is {request, kind, value, key, since}, and of a row also {content, place}. `value`
 is a row_id or the digest of a subject, or the name of a source. `content` is a digest of the row's normalised text: the
-same text is excluded whatever source or record it stands in, so that a source that is renamed or gains a `subject:`,
-which gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another text that
-stands there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines without the
-two match by the id alone.
+same text is excluded whatever source, record or kind of row it stands in, so that a source that is renamed or gains a
+`subject:`, which gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another
+text that stands there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines
+without the two match by the id alone.
 
 All digests are keyed (stages/pool.py), so that the list gives nobody away: a short text could be guessed from another.
 `key` is the fingerprint of the key: under another one nothing would match. `since` is the commit whose results still
