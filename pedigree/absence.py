@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from stages.common.errors import InputError
-from stages.common.exclusions import FILE, Exclusion, read_exclusions
+from stages.common.exclusions import FILE, Exclusion, digest_contents, read_exclusions
 from stages.common.params import PARAMS_FILE, read_yaml
 
 REPORTS = Path("reports")
@@ -42,6 +42,13 @@ def values_in(path: Path, wanted: pl.Series) -> set[str]:
     columns = [name for name, kind in scan.collect_schema().items() if name in COLUMNS and kind == pl.String]
     found = [scan.select(name).filter(pl.col(name).is_in(wanted.implode())).unique().collect() for name in columns]
     return {name for table in found for name in table.to_series()}
+
+
+def read_contents(pool: pl.LazyFrame, key: bytes) -> pl.DataFrame:
+    """row_id, content: of each row of data/pool the digest of its text, as the list has it."""
+    parts = pool.collect_batches(chunk_size=5000, maintain_order=True)
+    empty = pl.DataFrame(schema={"row_id": pl.String, "content": pl.String})
+    return pl.concat([empty, *(part.select("row_id", digest_contents(part, key)) for part in parts)])
 
 
 def list_tables() -> list[Path]:

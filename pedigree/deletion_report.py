@@ -13,7 +13,7 @@ WAYS = {
     "subject": "as the subject's own",
     "beside": "since the subject speaks in them",
     "source": "with their source",
-    "content": "by their text, under another id",
+    "content": "by their text, under an id that is not on the list",
 }
 MODELS = {
     "sft": "models/sft: fine-tuned on",
@@ -125,9 +125,8 @@ def render_open(report: dict[str, Any]) -> list[str]:
     edited = [f"{row['row_id']} (similarity {row['similarity']:.2f})" for row in report["in_their_place"] if row["of"]]
     moved = [row["row_id"] for row in report["in_their_place"] if not row["of"]]
     found = {
-        "Rows of the list that match no record any more, since it was deleted from its raw file, or edited": report[
-            "match_no_record"
-        ],
+        "Rows of the list that match no record any more, since it was deleted, edited, or its source is no longer "
+        "read": report["match_no_record"],
         "Rows with another text that came in the place of one, and are used; see whether the person is out of them "
         "by `pedigree trace`": edited,
         "Rows that stand where one stood, and are used; they were edited, or moved up as others were deleted": moved,

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from pedigree.absence import LEDGER, is_proved, read_list, values_in
+from pedigree.deletion_report import count
 from pedigree.layout import show_bytes
 from pedigree.verify import digest_file
 from stages.common.errors import InputError
@@ -141,10 +142,10 @@ class Purge:
     """Commits of which the same is true."""
 
     def render(self) -> str:
-        lines = [f"  cache: {self.objects} objects, {show_bytes(self.bytes)}, that the workspace does not use"]
+        lines = [f"  cache: {count(self.objects, 'object')}, {show_bytes(self.bytes)}, that the workspace does not use"]
         lines += [f"  {path}: {show_bytes(size)}" for path, size in self.beside.items()]
         lines += [f"  experiment {name}" for name in _some(self.experiments)]
-        told = f"  no longer to be checked out from this disk: the data of {self.commits} commits"
+        told = f"  no longer to be checked out from this disk: the data of {count(self.commits, 'commit')}"
         lines.append(told + (f", among them {', '.join(_some(self.names))}" if self.names else ""))
         return "--purge deletes, for good:\n" + "\n".join(lines)
 
@@ -203,11 +204,11 @@ def purge(plan: Purge) -> Iterator[str]:
     """Delete it, and say what is gone as it goes."""
     if plan.experiments:
         run_dvc("exp", "remove", "--all-commits")
-        yield f"{len(plan.experiments)} experiments: all of them"
+        yield f"{count(len(plan.experiments), 'experiment')}: all of them"
     run_dvc("gc", "--workspace", "--force")
     if plan.objects:
-        told = f"all that this version does not use; the data of {plan.commits} commits are gone from this disk"
-        yield f"{plan.objects} objects of DVC's cache, {show_bytes(plan.bytes)}: {told}"
+        told = f"all that this version does not use; gone from this disk is the data of {count(plan.commits, 'commit')}"
+        yield f"{count(plan.objects, 'object')} of DVC's cache, {show_bytes(plan.bytes)}: {told}"
     for path, size in plan.beside.items():
         shutil.rmtree(path)
         yield f"{path}, {show_bytes(size)}"

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import polars as pl
 
-from pedigree.absence import entries_of, is_proved, report_of
-from pedigree.journey import carriers, find_origins, follow, of_subject
+from pedigree.absence import entries_of, is_proved, read_contents, report_of
+from pedigree.deletion_report import count
+from pedigree.journey import carriers, find_origins, follow, of_subject, scan_table
 from pedigree.layout import table
 from pedigree.snapshot import Snapshot
 from pedigree.trace import check_whole, choose_rows, digest_of, find_texts, read_value, sum_up
 from stages.common.errors import InputError
-from stages.common.exclusions import FILE, Exclusion, digest_contents, digest_places, read_exclusions
+from stages.common.exclusions import FILE, PLACE, Exclusion, digest_places, read_exclusions
 from stages.common.files import write_text
 from stages.common.params import load_sources
 
@@ -36,16 +37,43 @@ SHOWN = 20
 
 def duplicates_of(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """row_id, of, similarity: rows outside `ids` that share a cluster with one of them."""
-    clusters = snapshot.scan("data/clusters/clusters.parquet")
+    clusters = scan_table(snapshot, "data/clusters/clusters.parquet")
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "of": pl.String, "similarity": pl.Float64})
     mine = clusters.filter(pl.col("row_id").is_in(ids.implode())).select("cluster", of="row_id")
     others = clusters.filter(~pl.col("row_id").is_in(ids.implode())).select("cluster", "row_id", "similarity")
-    return others.join(mine, on="cluster").unique("row_id", keep="first", maintain_order=True).drop("cluster").collect()
+    found = others.join(mine, on="cluster", maintain_order="left_right").unique(
+        "row_id", keep="first", maintain_order=True
+    )
+    return found.select("row_id", "of", "similarity").collect()
+
+
+def find_twins(snapshot: Snapshot, ids: pl.Series, contents: pl.DataFrame) -> pl.DataFrame:
+    """row_id, of, similarity: rows outside `ids` that share a cluster or their very text with one of them, or with
+    such a row. dedup compares rows of one kind and with the same tools alone; the list has texts, whatever holds them.
+    """
+    found, reached = duplicates_of(snapshot, ids.clear()), ids
+    while True:
+        near = duplicates_of(snapshot, reached)
+        mine = contents.filter(pl.col("row_id").is_in(reached.implode())).unique("content", maintain_order=True)
+        same = contents.filter(~pl.col("row_id").is_in(reached.implode())).join(
+            mine.select("content", of="row_id"), on="content", maintain_order="left"
+        )
+        new = pl.concat([same.select("row_id", "of", similarity=pl.lit(1.0)), near]).unique(
+            "row_id", keep="first", maintain_order=True
+        )
+        if not new.height:
+            return found
+        found, reached = pl.concat([found, new]), pl.concat([reached, new["row_id"]])
 
 
 def make_entries(
-    arguments: argparse.Namespace, snapshot: Snapshot, ids: pl.Series, subject: str | None, since: str
+    arguments: argparse.Namespace,
+    snapshot: Snapshot,
+    ids: pl.Series,
+    contents: pl.DataFrame,
+    subject: str | None,
+    since: str,
 ) -> list[Exclusion]:
     """Lines of the exclusion list: the subject or source that the request names, and each row.
 
@@ -61,22 +89,22 @@ def make_entries(
         entries.append(Exclusion(kind="subject", value=subject, **common))
     if names_source(arguments):
         entries.append(Exclusion(kind="source", value=arguments.source, **common))
-    pool = snapshot.scan("data/pool/rows.parquet")
-    here = pl.DataFrame() if pool is None else pool.filter(pl.col("row_id").is_in(ids.implode())).collect()
-    known = dict(
-        zip(here["row_id"], zip(digest_contents(here, key), digest_places(here, key), strict=True), strict=True)
-    )
-    staying = contents_of_others(pool, ids, key) if pool is not None and arguments.keep_duplicates else set()
+    is_mine = pl.col("row_id").is_in(ids.implode())
+    here = scan_pool(snapshot).filter(is_mine).select("row_id", *PLACE).collect()
+    places = dict(zip(here["row_id"], digest_places(here, key), strict=True))
+    texts = dict(contents.filter(is_mine).iter_rows())
+    staying = set(contents.filter(~is_mine)["content"])
     for name in ids:
-        content, place = known.get(name, (None, None))
-        content = None if content in staying else content
-        entries.append(Exclusion(kind="row", value=name, content=content, place=place, **common))
+        content = None if texts.get(name) in staying else texts.get(name)
+        entries.append(Exclusion(kind="row", value=name, content=content, place=places.get(name), **common))
     return entries
 
 
-def contents_of_others(pool: pl.LazyFrame, ids: pl.Series, key: bytes) -> set[str]:
-    parts = pool.filter(~pl.col("row_id").is_in(ids.implode())).collect_batches(chunk_size=5000)
-    return {digest for part in parts for digest in digest_contents(part, key)}
+def scan_pool(snapshot: Snapshot) -> pl.LazyFrame:
+    pool = scan_table(snapshot, "data/pool/rows.parquet")
+    if pool is None:
+        raise InputError("data/pool: is not here; a request is made where the raw data is, or rows would be overlooked")
+    return pool
 
 
 def names_source(arguments: argparse.Namespace) -> bool:
@@ -111,9 +139,11 @@ def describe_reach(snapshot: Snapshot, rows: pl.DataFrame, twins: pl.DataFrame, 
     if twins.height:
         named = twins.head(SHOWN).select("row_id", "of", "similarity").rows()
         lines = [[row, f"of {of}", f"similarity {share:.2f}"] for row, of, share in named]
-        fate = "stay, and the best ranked steps into the place of a survivor" if keep else "go with them"
+        fate = "to stay; the best ranked steps into the place of a survivor" if keep else "to go with them"
         more = f"\n  and {twins.height - SHOWN} more" if twins.height > SHOWN else ""
-        parts.append(f"{twins.height} duplicates of other records {fate}:\n" + table(lines, indent="  ") + more)
+        parts.append(
+            f"{count(twins.height, 'duplicate')} in other records: {fate}:\n" + table(lines, indent="  ") + more
+        )
     return "\n\n".join(parts)
 
 
@@ -125,16 +155,17 @@ def list_matches(rows: pl.DataFrame, held: pl.DataFrame) -> str:
         for row in joined.head(SHOWN).iter_rows(named=True)
     ]
     more = f"\n  and {rows.height - SHOWN} more: `pedigree trace --text` lists all" if rows.height > SHOWN else ""
-    return f"{rows.height} rows hold the text, or that share of its word 3-grams:\n" + table(lines, indent="  ") + more
+    return (
+        f"{count(rows.height, 'row')} with the text, or that share of its word 3-grams:\n"
+        + table(lines, indent="  ")
+        + more
+    )
 
 
 def advise_sources(snapshot: Snapshot, ids: pl.Series) -> Iterator[str]:
     """What to change in params.yaml where a source has no row left, since mix stops at a share without rows."""
-    pool = snapshot.scan("data/pool/rows.parquet")
-    if pool is None:
-        return
     gone = pl.col("row_id").is_in(ids.implode())
-    emptied = set(pool.group_by("source").agg(gone.all()).filter("row_id").collect()["source"])
+    emptied = set(scan_pool(snapshot).group_by("source").agg(gone.all()).filter("row_id").collect()["source"])
     sources = load_sources()
     for kind in dict.fromkeys(source.kind for source in sources if source.name in emptied):
         names = [source.name for source in sources if source.kind == kind and source.name in emptied]
@@ -214,6 +245,8 @@ def check_options(arguments: argparse.Namespace) -> None:
 
 
 def forget(arguments: argparse.Namespace) -> None:
+    from stages.pool import read_subject_key
+
     check_options(arguments)
     if arguments.dry_run:
         from pedigree.erasure import check_pending, plan_purge
@@ -228,23 +261,24 @@ def forget(arguments: argparse.Namespace) -> None:
         prove(arguments.request, arguments.purge, arguments.yes, arguments.keep_duplicates)
         return
     snapshot = Snapshot(None)
-    if snapshot.find("data/pool/rows.parquet") is None:
-        raise InputError("data/pool: is not here; a request is made where the raw data is, or rows would be overlooked")
+    pool, key = scan_pool(snapshot), snapshot.read_params()["pool"]["subject_key"]
     rows, subject = find_rows(arguments, snapshot)
-    twins = duplicates_of(snapshot, rows["row_id"])
+    contents = read_contents(pool, read_subject_key(key, os.environ))
+    twins = find_twins(snapshot, rows["row_id"], contents)
     if arguments.text:
         print(list_matches(rows, find_texts(snapshot, arguments.text, arguments.near)) + "\n")
     print(describe_reach(snapshot, rows, twins, arguments.keep_duplicates))
     check_whole(snapshot)
-    key = snapshot.read_params()["pool"]["subject_key"]
     ids = rows["row_id"] if arguments.keep_duplicates else pl.concat([rows["row_id"], twins["row_id"]])
     if key == "public":
         print("\npool.subject_key is public: whoever reads the list can try names and short texts until a digest fits")
     if advice := list(advise_sources(snapshot, ids)):
         print("\n" + "\n".join(advice))
     if not arguments.write:
-        print(f"\nNothing is written. With --write these {len(ids)} rows go onto {FILE}.")
+        print(f"\nNothing is written. With --write {count(len(ids), 'row')} would go onto {FILE}.")
         return
-    entries = make_entries(arguments, snapshot, ids, subject, current_commit())
-    count = append(entries, arguments.request, key, arguments.add)
-    print(f"\n{count} lines are new on {FILE}. Next: dvc repro, pedigree forget --request {arguments.request} --prove")
+    entries = make_entries(arguments, snapshot, ids, contents, subject, current_commit())
+    new = append(entries, arguments.request, key, arguments.add)
+    print(
+        f"\n{FILE} has {count(new, 'new line')}. Next: dvc repro, pedigree forget --request {arguments.request} --prove"
+    )

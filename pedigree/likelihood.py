@@ -5,10 +5,11 @@ better and the worse reply apart, under models/align. A model that never saw a t
 figures stand beside those of rows that were held out before and trained no model since.
 """
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def score_rows(snapshot: Snapshot, name: str, groups: dict[str, pl.DataFrame]) -
     from stages.common.models import load_model, load_tokenizer
     from stages.common.supervised import heldout_loss
 
-    with lay_out(snapshot, PARENTS[name]) as folder, inside(folder):
+    bars = io.StringIO()  # one for each file that is loaded and each few rows that are scored
+    with lay_out(snapshot, PARENTS[name]) as folder, inside(folder), redirect_stderr(bars):
         tokenizer, model = load_tokenizer(Path("models", name)), load_model(Path("models", name))
         few = SimpleNamespace(micro_batch_size=BATCH_ROWS)
         return {

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from pedigree.absence import LEDGER, POOL, entries_of, find_present, list_tables, report_of
+from pedigree.absence import LEDGER, POOL, entries_of, find_present, list_tables, read_contents, report_of
 from pedigree.deletion_report import render
 from pedigree.erasure import (
     check_pending,
@@ -35,10 +35,11 @@ from pedigree.snapshot import Snapshot
 from pedigree.trace import check_whole
 from pedigree.versions import compare_rows
 from stages.common.errors import InputError
-from stages.common.exclusions import Exclusion, digest_places
+from stages.common.exclusions import Exclusion, digest_contents, digest_places, read_matches
 from stages.common.files import read_json, write_json, write_text
+from stages.common.params import PARAMS_FILE, read_yaml
 
-OF_BEFORE = ("before", "rows_of_sources", "trained_before", "likelihood", "records_in_raw_files", "raw_files_in_git")
+OF_BEFORE = ("before", "rows_of_sources", "trained_before", "likelihood")
 """What of a report is known from the tables of before."""
 
 
@@ -71,17 +72,18 @@ def former_rows(entries: Iterable[Exclusion]) -> tuple[Snapshot | None, pl.DataF
     return before, pl.concat(parts).unique("row_id", maintain_order=True) if parts else pl.DataFrame()
 
 
-def find_equal_texts(rows: pl.DataFrame) -> list[str]:
-    """Rows of the workspace with the very text of a forgotten one."""
-    from stages.common.rows import text_of_row
-    from stages.common.shingles import normalise_texts
+def find_equal_texts(entries: list[Exclusion], rows: pl.DataFrame, earlier: dict[str, Any]) -> pl.DataFrame:
+    """row_id, content: rows of the workspace with the very text of a forgotten one.
 
-    if not rows.height:
-        return []
-    gone = normalise_texts(rows.select(text_of_row().alias("text"))["text"])
-    here = pl.read_parquet(POOL)
-    texts = normalise_texts(here.select(text_of_row().alias("text"))["text"])
-    return here.filter(texts.is_in(gone.implode()))["row_id"].to_list()
+    A text that stays is not on the list, so once the tables of before are purged an earlier report has its digest.
+    """
+    from stages.pool import read_subject_key
+
+    key = read_subject_key(read_yaml(PARAMS_FILE)["pool"]["subject_key"], os.environ)
+    gone = {entry.content for entry in entries if entry.content} | set(earlier.get("contents_that_stay", ()))
+    if rows.height:
+        gone |= set(digest_contents(rows, key))
+    return read_contents(pl.scan_parquet(POOL), key).filter(pl.col("content").is_in(list(gone)))
 
 
 def find_in_place(before: Snapshot | None, entries: list[Exclusion]) -> list[dict[str, Any]]:
@@ -105,21 +107,14 @@ def find_in_place(before: Snapshot | None, entries: list[Exclusion]) -> list[dic
     return [{"row_id": name, "of": None, "similarity": None} for name in found]
 
 
-def count_in_files(rows: pl.DataFrame) -> dict[str, int | None]:
-    """Raw file of this disk that the request's rows came from → how many of the records it still holds, by their ids.
+def count_in_files(matches: pl.DataFrame, former_files: Iterable[str]) -> dict[str, int | None]:
+    """Raw file → how many rows of the request pool found in it.
 
-    None: it is here, but no source reads it, so that this is not known.
+    None: the request's rows came from it, and it is here, but no source reads it, so that this is not known.
     """
-    here = set(pl.scan_parquet(POOL).select("file").unique().collect()["file"])
-    named = pl.read_parquet(LEDGER).filter(reason="excluded")["row_id"]
-    counts: dict[str, int | None] = {}
-    for (name,), own in rows.group_by("file", maintain_order=True):
-        path, held = str(name), int(own["row_id"].is_in(named.implode()).sum())
-        if held:
-            counts[path] = held
-        elif Path(path).is_file() and path not in here:
-            counts[path] = None
-    return counts
+    counts: dict[str, int | None] = dict(matches.group_by("file").len().sort("file").iter_rows())
+    read = {*counts, *pl.scan_parquet(POOL).select("file").unique().collect()["file"]}
+    return counts | {name: None for name in sorted(former_files) if name not in read and Path(name).is_file()}
 
 
 def trained_on(snapshot: Snapshot, ids: pl.Series) -> dict[str, int]:
@@ -142,13 +137,22 @@ def name_version(snapshot: Snapshot) -> dict[str, str | None]:
     return {"commit": commit, "dvc_lock": hashlib.sha256(path.read_bytes()).hexdigest() if path else None}
 
 
-def build_report(request: str, entries: list[Exclusion], before: Snapshot | None, rows: pl.DataFrame) -> dict[str, Any]:
-    """What the tables say, of now and of before."""
-    ids = pl.Series([entry.value for entry in entries if entry.kind == "row"], dtype=pl.String)
-    ledger = pl.read_parquet(LEDGER).filter(reason="excluded")
-    mine = ledger.filter(pl.col("detail").str.starts_with(f"request={request}, "))
-    named = set(ledger["row_id"])
+def build_report(
+    request: str, entries: list[Exclusion], before: Snapshot | None, rows: pl.DataFrame, earlier: dict[str, Any]
+) -> dict[str, Any]:
+    """What the tables say, of now and of before; of before what an earlier report knew, where they are gone."""
+    listed = [entry for entry in entries if entry.kind == "row"]
+    ids = pl.Series([entry.value for entry in listed], dtype=pl.String)
+    contents = [entry.content for entry in listed if entry.content]
+    matches = read_matches(pl.read_parquet(LEDGER))
+    mine = matches.filter(request=request)
+    held = matches.filter(
+        (pl.col("request") == request) | pl.col("row_id").is_in(ids.implode()) | pl.col("content").is_in(contents)
+    )
+    met = {*held["row_id"], *held["content"].drop_nulls()}
     known = rows.height > 0
+    files = {*earlier.get("records_in_raw_files", ()), *earlier.get("raw_files_in_git", ()), *held["file"]}
+    files |= set(rows["file"]) if known else set()
     return {
         "request": request,
         "excluded": {kind: sum(entry.kind == kind for entry in entries) for kind in ("subject", "source", "row")},
@@ -157,16 +161,16 @@ def build_report(request: str, entries: list[Exclusion], before: Snapshot | None
         "before": name_version(before) if before else {"commit": None, "dvc_lock": None},
         "after": name_version(Snapshot(None)),
         "rows_of_sources": dict(rows.group_by("source").len().sort("source").iter_rows()) if known else {},
-        "left_out_by_pool": dict(sorted(Counter(detail.partition(", by=")[2] for detail in mine["detail"]).items())),
-        "match_no_record": sorted(set(ids) - named),
+        "left_out_by_pool": dict(sorted(Counter(mine["by"]).items())),
+        "match_no_record": sorted(entry.value for entry in listed if met.isdisjoint({entry.value, entry.content})),
         "in_their_place": find_in_place(before, entries),
         "trained_before": trained_on(before, ids) if before else {},
         "trained_after": trained_on(Snapshot(None), ids),
         "likelihood": measure_likelihood(before, ids) if before else {},
-        "records_in_raw_files": count_in_files(rows) if known else {},
-        "raw_files_in_git": count_commits(rows["file"]) if known else {},
-        "purged": [],
-    }
+        "records_in_raw_files": count_in_files(held, files),
+        "raw_files_in_git": count_commits(files),
+        "purged": earlier.get("purged", []),
+    } | ({} if known else {key: earlier[key] for key in OF_BEFORE if key in earlier})
 
 
 def list_faults(entries: list[Exclusion], equal: list[str], keep_duplicates: bool) -> list[str]:
@@ -185,16 +189,14 @@ def prove(request: str, purging: bool, agreed: bool, keep_duplicates: bool) -> N
     if purging:
         check_pending(request)
     before, rows = former_rows(entries)
-    equal = find_equal_texts(rows)
-    if faults := list_faults(entries, equal, keep_duplicates):
-        raise InputError("\n".join(faults))
     path = report_of(request)
-    report = build_report(request, entries, before, rows) | {"equal_texts_that_stay": equal}
-    if path.is_file():
-        earlier = read_json(path)
-        report["purged"] = earlier["purged"]
-        if not rows.height:  # after a purge: what was known of before
-            report |= {key: earlier[key] for key in OF_BEFORE if key in earlier}
+    earlier = read_json(path) if path.is_file() else {}
+    equal = find_equal_texts(entries, rows, earlier)
+    if faults := list_faults(entries, equal["row_id"].to_list(), keep_duplicates):
+        raise InputError("\n".join(faults))
+    report = build_report(request, entries, before, rows, earlier)
+    staying = {*equal["content"], *earlier.get("contents_that_stay", ())}
+    report |= {"equal_texts_that_stay": equal["row_id"].to_list(), "contents_that_stay": sorted(staying)}
     write_report(report, entries)  # before anything is deleted
     print(render(report))
     if purging:

@@ -37,7 +37,7 @@ from stages.common.batches import read_source
 from stages.common.contracts import write_tables
 from stages.common.engine import Engine, map_batches
 from stages.common.errors import InputError
-from stages.common.exclusions import Matcher, read_exclusions
+from stages.common.exclusions import Matcher, describe_match, read_exclusions
 from stages.common.files import digest_files, write_json
 from stages.common.ledger import ledger_lines
 from stages.common.params import Params, Source, load, load_sources
@@ -191,10 +191,10 @@ def pool_source(source: Source, key: bytes, engine: Engine, tally: Tally) -> Ite
 def exclude(part: Part, exclusions: Matcher, tally: Tally) -> tuple[Part, pl.DataFrame]:
     """A part without the rows on the exclusion list, counted in `tally`, and a ledger line for each of these."""
     judged = exclusions.judge(part.rows, part.others)
-    gone = part.rows.select("row_id").hstack(judged).filter(pl.col("request").is_not_null())
+    gone = part.rows.select("row_id", "file").hstack(judged).filter(pl.col("request").is_not_null())
     lines = [
-        {"row_id": row_id, "action": "drop", "reason": "excluded", "detail": f"request={request}, by={by}"}
-        for row_id, request, by in gone.iter_rows()
+        {"row_id": row["row_id"], "action": "drop", "reason": "excluded", "detail": describe_match(row)}
+        for row in gone.iter_rows(named=True)
     ]
     kept = part.rows.filter(judged["request"].is_null())
     tally.excluded += len(lines)

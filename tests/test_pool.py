@@ -19,7 +19,7 @@ from stages import pool
 from stages.common.conversation import RecordError
 from stages.common.engine import Engine
 from stages.common.errors import InputError
-from stages.common.exclusions import FILE, digest_contents, digest_places, read_exclusions
+from stages.common.exclusions import FILE, digest_contents, digest_places, read_exclusions, read_matches
 from stages.common.formats import Content, gather_trees, parse
 from stages.common.ledger import LEDGER_SCHEMA
 from stages.common.params import Source
@@ -553,7 +553,9 @@ def test_the_exclusion_list_takes_rows_subjects_and_sources_out() -> None:
     assert set(ledger.select("action", "reason").rows()) == {("drop", "excluded")}
     ways = dict(ledger.select("row_id", "detail").iter_rows())
     by = ("subject", "subject", "row", "source", "source")
-    assert [ways[row] for row in before["row_id"][1:]] == [f"request=r-1, by={way}" for way in by]
+    files = [f"data/raw/sources/{name}.jsonl" for name in "aaabb"]
+    said = [f"request=r-1, by={way}, file={file}" for way, file in zip(by, files, strict=True)]
+    assert [ways[row] for row in before["row_id"][1:]] == said
     measured = json.loads(Path("metrics/pool.json").read_text())
     assert (measured["records_read"], measured["rows_out"], measured["excluded"]) == (6, 1, 5)
     assert (measured["rows"], measured["subjects"], measured["subject_missing"]) == ({"a": 1, "b": 0}, 1, 0)
@@ -586,7 +588,11 @@ def test_an_excluded_text_does_not_come_back_under_another_id(capsys: pytest.Cap
     write_lines("data/raw/sources/b.jsonl", [QA[1], spelt])
     assert pool_people({"a": "a.jsonl", "b": "b.jsonl"}, None).select("source", "record").rows() == [("a", 1), ("b", 0)]
     ledger = pl.read_parquet("data/pool/ledger.parquet")
-    assert ledger["detail"].to_list() == ["request=r-1, by=row", "request=r-1, by=content"]
+    content, matches = digest_contents(before[:1], b"pedigree")[0], read_matches(ledger)
+    files = [f"data/raw/sources/{name}.jsonl" for name in "ab"]
+    assert ledger["detail"][1] == f"request=r-1, by=content, content={content}, file={files[1]}"
+    assert matches["row_id"].to_list() == ledger["row_id"].to_list()
+    assert matches.drop("row_id").rows() == [("r-1", "row", content, files[0]), ("r-1", "content", content, files[1])]
     measured = json.loads(Path("metrics/pool.json").read_text())["exclusions"]
     assert measured == {"entries": 1, "matched": 1, "unmatched": 0, "in_their_place": 0}
     assert "WARNING" not in capsys.readouterr().out
@@ -674,7 +680,7 @@ def test_a_request_of_a_subject_takes_rows_in_which_it_only_replies() -> None:
     exclude(kind="subject", value=subject_of("bob"))
     pool.main()
     assert pl.read_parquet("data/pool/rows.parquet")["record"].to_list() == [1]
-    assert pl.read_parquet("data/pool/ledger.parquet")["detail"].to_list() == ["request=r-1, by=beside"]
+    assert pl.read_parquet("data/pool/ledger.parquet")["detail"].str.starts_with("request=r-1, by=beside, file=").all()
     assert pl.read_parquet("data/pool/subjects.parquet")["subject"].to_list() == [subject_of("ann")]
     assert json.loads(Path("metrics/pool.json").read_text())["exclusions"]["unmatched"] == 0
 

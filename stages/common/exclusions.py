@@ -2,10 +2,10 @@
 
 A line of data/raw/exclusions.jsonl is {request, kind, value, key, since}, and of a row also {content, place}. `value`
 is a row_id or the digest of a subject, or the name of a source. `content` is a digest of the row's normalised text: the
-same text is excluded whatever source or record it stands in, so that a source that is renamed or gains a `subject:`,
-which gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another text that
-stands there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines without the
-two match by the id alone.
+same text is excluded whatever source, record or kind of row it stands in, so that a source that is renamed or gains a
+`subject:`, which gives its rows new ids, brings none of them back. `place` is one of file, record and branch: another
+text that stands there is not excluded, since a record may be edited to take a person out of it, but it is told. Lines
+without the two match by the id alone.
 
 All digests are keyed (stages/pool.py), so that the list gives nobody away: a short text could be guessed from another.
 `key` is the fingerprint of the key: under another one nothing would match. `since` is the commit whose results still
@@ -15,7 +15,7 @@ hold the rows.
 import hmac
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,7 @@ from stages.common.shingles import normalise_texts
 FILE = Path("data/raw/exclusions.jsonl")
 DIGEST = r"^[0-9a-f]{16}$"
 PLACE = ["file", "record", "branch"]
+MATCH = r"(?s)^request=(?<request>[^,]+), by=(?<by>\w+)(?:, content=(?<content>\w+))?, file=(?<file>.*)$"
 WAYS = ("row", "subject", "beside", "source", "content")
 """In which a line meets a row; `beside`: its subject speaks in the row of somebody else."""
 Digest = Annotated[str, Field(pattern=DIGEST)]
@@ -96,6 +97,20 @@ def digest_places(rows: pl.DataFrame, key: bytes) -> pl.Series:
     return pl.Series("place", [make_digest(key, "place", place) for place in places], pl.String)
 
 
+def describe_match(row: Mapping[str, str | None]) -> str:
+    """The detail of the ledger's line of an excluded row: request, by, content, file.
+
+    The text's digest tells which lines of the list are met by a row whose id is new, the file where it still stands.
+    """
+    return ", ".join(f"{name}={row[name]}" for name in ("request", "by", "content", "file") if row[name] is not None)
+
+
+def read_matches(ledger: pl.DataFrame) -> pl.DataFrame:
+    """row_id, request, by, content, file of the excluded rows of pool's ledger."""
+    parts = pl.col("detail").str.extract_groups(MATCH)
+    return ledger.filter(reason="excluded").select("row_id", parts.alias("match")).unnest("match")
+
+
 class Matcher:
     """The list, and which lines of it have met a row so far."""
 
@@ -112,8 +127,9 @@ class Matcher:
         }
 
     def judge(self, rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-        """request, by (one of WAYS): of each row what excludes it, both null where it stays.
+        """request, by (one of WAYS), content: of each row what excludes it, all null where it stays.
 
+        content: the digest of its text where the list has it, by whatever else the row is excluded.
         others: row_id, subject: who speaks in a row beside the subject of its own.
         """
         spoken = others.with_columns(request=self._find("beside", others["subject"])).drop_nulls()
@@ -124,11 +140,14 @@ class Matcher:
             "beside": pl.Series([beside.get(name) for name in rows["row_id"]], dtype=pl.String),
             "source": self._find("source", rows["source"]),
         }
+        contents = pl.Series("content", [None], pl.String).new_from_index(0, rows.height)
         if self.wanted["content"].height:
-            found["content"] = self._find("content", digest_contents(rows, self.key))
+            digests = digest_contents(rows, self.key)
+            found["content"] = self._find("content", digests)
+            contents = digests.to_frame().select(pl.when(found["content"].is_not_null()).then("content"))["content"]
         table = pl.DataFrame(found)
         by = pl.coalesce(pl.when(pl.col(way).is_not_null()).then(pl.lit(way)) for way in table.columns)
-        judged = table.select(request=pl.coalesce(pl.all()), by=by)
+        judged = table.select(request=pl.coalesce(pl.all()), by=by).with_columns(contents)
         if self.wanted["place"].height:
             kept = rows.filter(judged["request"].is_null())
             self.in_place.update(self._find("place", digest_places(kept, self.key)).drop_nulls())
