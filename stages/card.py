@@ -88,7 +88,10 @@ def list_evaluation(facts: Facts, scores: list[Score]) -> list[dict[str, Any]]:
         if metric == main[task] and counts.get("dirty_items"):
             for part in ("clean", "dirty"):
                 key = next(key for key in counts if key.startswith(f"{part}_") and key != f"{part}_items")
-                cells_of_part = {model: wording.decimal(facts.scores[model][task][key]) for model in values}
+                of_part = {model: facts.scores[model][task][key] for model in values}
+                cells_of_part = {
+                    model: "–" if score is None else wording.decimal(score) for model, score in of_part.items()
+                }
                 lines.append(line | {"part": part, "items": counts[f"{part}_items"], "cells": cells_of_part})
     return lines
 

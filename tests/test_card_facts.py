@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from card_run import METRICS, PARAMS, TRAIN, write_inputs, write_json, write_lock, write_parquet
+from card_run import METRICS, MODELS, PARAMS, TRAIN, write_inputs, write_json, write_lock, write_parquet
 from ruamel.yaml import YAML
 
 from stages import card
@@ -131,6 +131,14 @@ def test_deletion_alone_is_no_nothing(folder: Path) -> None:
     assert "| pool | 9 rows left out on request for deletion | 1,010 records" in Path("reports/card.md").read_text()
     for drawing in drawings(Path("reports/card.html").read_text()):
         assert "nothing removed" not in drawing[: drawing.index("dedup")]
+
+
+def test_a_task_without_dirty_items_has_a_card(folder: Path) -> None:
+    """Its score of no items is null."""
+    for model in MODELS:
+        put(f"metrics/eval/{model}.json", 0, "clinic", "dirty_items")
+        put(f"metrics/eval/{model}.json", None, "clinic", "dirty_acc")
+    assert read_facts().scores["base"]["clinic"]["dirty_acc"] is None
 
 
 def put(path: str, value: Any, *keys: str) -> None:

@@ -148,8 +148,8 @@ def test_without_held_out_rows_both_remedies_are_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data/mix").mkdir(parents=True)
-    number = pl.lit(0, pl.Int64)
-    beside = {"tokens": number, "longest_tokens": number, "repeat": number, "position": number}
+    tokens, first = pl.lit(9, pl.Int64), pl.lit(0, pl.Int64)
+    beside = {"tokens": tokens, "longest_tokens": tokens, "repeat": first, "position": first}
     rows = make_rows([make_row(1, "Hi", "Hello")]).with_columns(split=pl.lit("train"), **beside)
     rows.write_parquet("data/mix/sft.parquet")
     with pytest.raises(InputError, match=r"raise mix\.heldout_share\.sft, or, .* add rows that share no subject"):
