@@ -75,6 +75,8 @@ METRICS: dict[str, Any] = {
     "align": {"rows_in": 300, "steps": 3, "loss_at_start": 0.693147, "heldout_accuracy": 0.72, "heldout_margin": 0.31},
     "quantize": {"rows_in": 64, "bytes": 1_200_000, "bytes_share": 0.4, "digest": "sha256:4b17"},
 }  # fmt: skip
+PRIVATE = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "sample_rate": 0.01, "clip_norm": 1.0}
+"""What private training adds to the metrics of its stage."""
 CORRECT = {"base": [1, 0, 0, 0], "sft": [1, 1, 0, 0], "align": [1, 1, 1, 1], "quantized": [1, 1, 1, 0]}
 FATES = {
     "faq": {"scrub_failed": 1, "too_short": 2, "contaminated": 5, "too_long": 20, "over_budget": 147, "heldout": 25,

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import polars as pl
 import pytest
-from card_run import METRICS, MODELS, PARAMS, write_inputs, write_lock
+from card_run import METRICS, MODELS, PARAMS, PRIVATE, write_inputs, write_lock
 from ruamel.yaml import YAML
 
 from stages import card
@@ -448,14 +448,7 @@ def test_same_inputs_same_bytes(folder: Path, rendered: tuple[str, str, pl.DataF
 
 
 def test_published_noise_is_a_warning(folder: Path) -> None:
-    private = {
-        "epsilon": 7.99,
-        "delta": 0.0001,
-        "noise_multiplier": 0.8,
-        "sample_rate": 0.01,
-        "clip_norm": 1.0,
-        "private": False,
-    }
+    private = PRIVATE | {"private": False}
     params = PARAMS | {"pipeline": {"sft": "sft_dp", "align": "dpo", "final": "sft"}}
     write_inputs(folder, params, METRICS | {"sft": METRICS["sft"] | private})
     card.main()
@@ -470,14 +463,7 @@ def test_published_noise_is_a_warning(folder: Path) -> None:
 
 
 def test_private_training_is_said_and_not_warned_of(folder: Path) -> None:
-    private = {
-        "epsilon": 7.99,
-        "delta": 0.0001,
-        "noise_multiplier": 0.8,
-        "sample_rate": 0.01,
-        "clip_norm": 1.0,
-        "private": True,
-    }
+    private = PRIVATE | {"private": True}
     write_inputs(folder, metrics=METRICS | {"sft": METRICS["sft"] | private})
     card.main()
     page = Path("reports/card.html").read_text()

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from card_run import METRICS, MODELS, PARAMS, TRAIN, write_inputs, write_json, write_lock, write_parquet
+from card_run import METRICS, MODELS, PARAMS, PRIVATE, TRAIN, write_inputs, write_json, write_lock, write_parquet
 from ruamel.yaml import YAML
 
 from stages import card
@@ -335,9 +335,6 @@ def test_what_is_not_of_the_hub_is_not_linked_there(folder: Path) -> None:
     card.main()
     block = YAML(typ="safe").load(Path("reports/card.md").read_text().split("---\n", 2)[1])
     assert not {"base_model", "base_model_relation", "datasets"} & set(block)
-
-
-PRIVATE = {"epsilon": 7.99, "delta": 0.0001, "noise_multiplier": 0.8, "sample_rate": 0.01, "clip_norm": 1.0}
 
 
 @pytest.mark.parametrize(
