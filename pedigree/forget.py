@@ -22,7 +22,7 @@ import polars as pl
 
 from pedigree.absence import entries_of, is_proved, read_contents, report_of
 from pedigree.deletion_report import count
-from pedigree.journey import carriers, find_origins, follow, of_subject, scan_table
+from pedigree.journey import carriers, find_origins, follow, of_subject
 from pedigree.layout import table
 from pedigree.snapshot import Snapshot
 from pedigree.trace import check_whole, choose_rows, digest_of, find_texts, read_value, sum_up
@@ -37,7 +37,7 @@ SHOWN = 20
 
 def duplicates_of(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """row_id, of, similarity: rows outside `ids` that share a cluster with one of them."""
-    clusters = scan_table(snapshot, "data/clusters/clusters.parquet")
+    clusters = snapshot.scan("data/clusters/clusters.parquet")
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "of": pl.String, "similarity": pl.Float64})
     mine = clusters.filter(pl.col("row_id").is_in(ids.implode())).select("cluster", of="row_id")
@@ -101,7 +101,7 @@ def make_entries(
 
 
 def scan_pool(snapshot: Snapshot) -> pl.LazyFrame:
-    pool = scan_table(snapshot, "data/pool/rows.parquet")
+    pool = snapshot.scan("data/pool/rows.parquet")
     if pool is None:
         raise InputError("data/pool: is not here; a request is made where the raw data is, or rows would be overlooked")
     return pool

@@ -35,30 +35,13 @@ ORDER = ("pool", *JUDGED, "mix", *TRAINED)
 TABLES = (*((f"{stage}/rows",) for stage in ("pool", *JUDGED)), tuple(f"mix/{kind}" for kind in KINDS))
 
 
-def scan_table(snapshot: Snapshot, name: str) -> pl.LazyFrame | None:
-    """A table of a version, None where it is not to be had. Raises InputError where the file is cut off or no table."""
-    table = snapshot.scan(name)
-    try:
-        if table is not None:
-            table.collect_schema()  # it stands at the end of the file
-    except pl.exceptions.PolarsError:
-        back = f"`dvc checkout --force {name}` puts back what the last run wrote, else run `dvc repro`"
-        if snapshot.revision:
-            back = "delete this file, then `dvc fetch --all-commits` where a remote has it"
-        raise InputError(
-            f"{snapshot.find(name)}: expected {name} of {snapshot.name}, a Parquet table, and found none, or one that "
-            f"is cut off; {back}"
-        ) from None
-    return table
-
-
 def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
     """ORIGIN of the rows that an expression over these columns names, out of the earliest table that is in reach.
 
     Where data/pool is not, rows that dedup dropped are not found. Raises InputError where no table is in reach.
     """
     for names in TABLES:
-        tables = [table for name in names if (table := scan_table(snapshot, f"data/{name}.parquet")) is not None]
+        tables = [table for name in names if (table := snapshot.scan(f"data/{name}.parquet")) is not None]
         if tables:
             rows = pl.concat([table.filter(wanted).select(ORIGIN) for table in tables])
             found = rows.unique("row_id", maintain_order=True).collect()
@@ -71,7 +54,7 @@ def find_origins(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
 
 def of_subject(snapshot: Snapshot, digest: str) -> pl.Expr:
     """Rows of a subject, and those in which they speak beside another one."""
-    others = scan_table(snapshot, "data/pool/subjects.parquet")
+    others = snapshot.scan("data/pool/subjects.parquet")
     beside = pl.Series([], dtype=pl.String)
     if others is not None:
         beside = others.filter(subject=digest).select("row_id").collect()["row_id"]
@@ -80,7 +63,7 @@ def of_subject(snapshot: Snapshot, digest: str) -> pl.Expr:
 
 def find_excluded(snapshot: Snapshot, wanted: pl.Expr) -> pl.DataFrame:
     """The same of rows that pool left out: their ids are all that is left of them."""
-    ledger = scan_table(snapshot, "data/pool/ledger.parquet")
+    ledger = snapshot.scan("data/pool/ledger.parquet")
     nothing = {"record": pl.Int64}
     empty = pl.DataFrame(schema={name: nothing.get(name, pl.String) for name in ORIGIN})
     if ledger is None:
@@ -148,14 +131,14 @@ def _events(ids: pl.Series, stage: str, **columns: pl.Expr) -> pl.DataFrame:
 
 def _of(snapshot: Snapshot, name: str, ids: pl.Series, columns: str = "*") -> pl.DataFrame | None:
     """The lines of a table that speak of some rows."""
-    table = scan_table(snapshot, name)
+    table = snapshot.scan(name)
     return None if table is None else table.filter(pl.col("row_id").is_in(ids.implode())).select(columns).collect()
 
 
 def _sampled(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
     """What mix made of rows."""
     for kind in KINDS:
-        table = scan_table(snapshot, f"data/mix/{kind}.parquet")
+        table = snapshot.scan(f"data/mix/{kind}.parquet")
         if table is not None:
             yield (
                 table.filter(pl.col("row_id").is_in(ids.implode()))
@@ -172,7 +155,7 @@ def _sampled(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
 def _trained(snapshot: Snapshot, ids: pl.Series) -> Iterable[pl.DataFrame]:
     """Which optimiser steps saw rows, and which rows calibrated the quantization."""
     for model, event in TRAINED.items():
-        table = scan_table(snapshot, f"models/{model}/consumed.parquet")
+        table = snapshot.scan(f"models/{model}/consumed.parquet")
         if table is not None:
             yield (
                 table.filter(pl.col("row_id").is_in(ids.implode()))
@@ -213,14 +196,14 @@ def rows_of_model(snapshot: Snapshot, model: str) -> pl.Series:
     chains = parents_of(snapshot)
     if model not in chains:
         raise InputError(f"models/{model}: {snapshot.name} has no such model; it has {', '.join(chains) or 'none'}")
-    tables = [scan_table(snapshot, f"models/{part}/consumed.parquet") for part in chains[model]]
+    tables = [snapshot.scan(f"models/{part}/consumed.parquet") for part in chains[model]]
     ids = [table.select("row_id").collect()["row_id"] for table in tables if table is not None]
     return pl.concat([pl.Series("row_id", [], pl.String), *ids]).unique(maintain_order=True)
 
 
 def stood_for(snapshot: Snapshot, ids: pl.Series) -> pl.DataFrame:
     """row_id, other_id, similarity: the rows that dedup dropped in favour of some rows."""
-    clusters = scan_table(snapshot, "data/clusters/clusters.parquet")
+    clusters = snapshot.scan("data/clusters/clusters.parquet")
     if clusters is None:
         return pl.DataFrame(schema={"row_id": pl.String, "other_id": pl.String, "similarity": pl.Float64})
     mine = clusters.filter(pl.col("cluster").is_in(ids.implode()))

@@ -102,8 +102,22 @@ class Snapshot:
         return place
 
     def scan(self, name: str) -> pl.LazyFrame | None:
+        """A table, None where it is not to be had. Raises InputError where the file is cut off or no table."""
         path = self.find(name)
-        return None if path is None else pl.scan_parquet(path)
+        if path is None:
+            return None
+        table = pl.scan_parquet(path)
+        try:
+            table.collect_schema()  # it stands at the end of the file
+        except pl.exceptions.PolarsError:
+            back = f"`dvc checkout --force {name}` puts back what the last run wrote, else run `dvc repro`"
+            if self.revision:
+                back = "delete this file, then `dvc fetch --all-commits` where a remote has it"
+            raise InputError(
+                f"{path}: expected {name} of {self.name}, a Parquet table, and found none, or one that is cut off; "
+                f"{back}"
+            ) from None
+        return table
 
     def read_params(self) -> dict[str, Any]:
         path = self.find(str(PARAMS_FILE))

@@ -298,6 +298,8 @@ def test_a_table_that_is_cut_off_is_named(alone: Path, capsys: pytest.CaptureFix
         said = complain(capsys, command[0], f"{1:016x}", *command[1:])
         assert f"{path}: expected {path} of the workspace, a Parquet table, and found none, or one that is cut" in said
         assert f"`dvc checkout --force {path}`" in said
+    said = complain(capsys, "trace", "--text", "Open?")
+    assert f"{path}: expected {path} of the workspace, a Parquet table, and found none, or one that is cut" in said
 
 
 def follow_advice(said: str) -> None:
